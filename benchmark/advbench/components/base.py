@@ -1,0 +1,212 @@
+"""Base classes of components. A component is a frozen set of validated parameters plus its algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from advbench.components.tags import Tags
+from advbench.values import Budget, Constraint, Data, InputSpace, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from advbench.components.protocols import DataContext, Prediction, Rng, Target, Training
+
+KINDS = ("model", "dataset", "perturbation", "defense", "metric", "engine", "figure")
+
+
+def param(default: Any, help: str, *, unit: str = "", **constraints: Any) -> Any:
+    """A parameter: its default (``...`` if it must be given), one line of help, its unit and its limits.
+
+    ``constraints`` are pydantic's: ``gt``, ``ge``, ``lt``, ``le``, ``min_length``, ``max_length``.
+    """
+    return Field(default, description=help, json_schema_extra={"unit": unit}, validate_default=True, **constraints)
+
+
+class Component(BaseModel):
+    """Parameters are annotated fields; ``tags`` and ``version`` belong to the class.
+
+    ``version`` is bumped whenever the numbers that the component produces may change.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: ClassVar[str] = ""
+    tags: ClassVar[Tags] = Tags()
+    version: ClassVar[int] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested_parameters_extend_their_default(cls, values: Any) -> Any:
+        """``params: {recipe: {epochs: 3}}`` changes one entry of the default recipe, not all the others."""
+        if not isinstance(values, Mapping):
+            return values
+        merged = dict(values)
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            if field is not None and isinstance(value, Mapping) and isinstance(field.default, BaseModel):
+                merged[name] = {**field.default.model_dump(), **value}
+        return merged
+
+    def supports(self, space: InputSpace, task: Task) -> str | None:
+        """Reason why this component does not fit the data, or None. Asked before any work is done."""
+        return None
+
+    def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
+        """Files whose content decides the numbers (weights, data); they enter the identity by content."""
+        return ()
+
+
+class Dataset(Component):
+    """Named samples with a task, an input space and splits."""
+
+    kind: ClassVar[str] = "dataset"
+    reproducible: ClassVar[bool] = True
+    """Whether parameters, version and ``files`` decide the content. If not, the data are loaded to name them."""
+
+    def load(self, context: DataContext) -> Data:
+        """The data. Called once per worker; memory-map what is large.
+
+        ``context.source`` is the data set that the network was trained on, where the suite declares a
+        shift: take the stretch or normalisation from it, never from this data set's own statistics.
+        """
+        raise NotImplementedError
+
+
+class Model(Component):
+    """An architecture plus its training recipe or its weights.
+
+    Subclasses that are trained declare a field ``recipe: Recipe``.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    def build(self, space: InputSpace, task: Task) -> nn.Module:
+        """The network, freshly initialised from torch's global generator (the harness seeds it).
+
+        It returns logits (b, K), or (features, logits), or predictions (b, t) of a regressor, for inputs
+        (b, c, h, w) that are already normalised (see `normalisation`), and takes ``extras`` as keyword
+        arguments if the data have extra scalar inputs.
+        """
+        raise NotImplementedError
+
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]] | str:
+        """``(mean, std)`` per channel, ``"train"`` (those of the source training split) or ``"none"``."""
+        return "train"
+
+    def weights(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
+        """State dict for `build`'s network if this model comes with weights, else None (it is trained)."""
+        return None
+
+
+class Perturbation(Component):
+    """Changes inputs. Subclass `Attack` or `Corruption`."""
+
+    kind: ClassVar[str] = "perturbation"
+
+    def strength(self) -> float | None:
+        """The number that says how strong this perturbation is (the parameter that ``tags.strength`` names)."""
+        value = getattr(self, self.tags.strength, None) if self.tags.strength else None
+        if isinstance(value, Budget):
+            return value.values[0] if len(value.values) == 1 else None
+        return float(value) if isinstance(value, (int, float)) else None
+
+
+class Attack(Perturbation):
+    """A perturbation that uses the network.
+
+    A field ``eps`` makes it a fixed-budget attack; its norm is the field ``norm`` or the only one of
+    ``tags.norms``. The harness clips to the bounds, measures, projects what exceeds the budget (and counts
+    it as a violation), and judges by a fresh forward pass: returning a point proves nothing.
+    """
+
+    def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
+        """Perturbed inputs, same shape as ``x`` (b, c, h, w); all samples are correct to begin with.
+
+        ``y`` is (b,) int64 classes or (b, t) regression targets.
+        """
+        raise NotImplementedError
+
+    def constraint(self) -> Constraint | None:
+        """The ball that the result promises to stay in, or None (minimum-norm, spatial)."""
+        eps = getattr(self, "eps", None)
+        if not isinstance(eps, Budget):
+            return None
+        norms = list(self.tags.norms)
+        norm = getattr(self, "norm", norms[0] if len(norms) == 1 else None)
+        if norm is None:
+            raise TypeError(f"{type(self).__name__}: a field `norm` or exactly one norm in its tags must name the norm")
+        return Constraint(norm, eps)
+
+
+class Corruption(Perturbation):
+    """A perturbation that does not look at the network."""
+
+    def corrupt(self, x: Tensor, space: InputSpace, rng: Rng) -> Tensor:
+        """Corrupted inputs, same shape as ``x`` (b, c, h, w), in the input space; the harness clips to its bounds."""
+        raise NotImplementedError
+
+
+class Defense(Component):
+    """Changes the training, the inference, or both; may also detect. Tags say which methods it has."""
+
+    kind: ClassVar[str] = "defense"
+
+    def train(self, training: Training) -> nn.Module:
+        """The trained network (``tags.trains``)."""
+        raise NotImplementedError
+
+    def purify(self, x: Tensor, space: InputSpace, rng: Rng) -> Tensor:
+        """Inputs as the network shall see them (``tags.purifies``), same shape as ``x`` (b, c, h, w)."""
+        raise NotImplementedError
+
+    def surrogate(self, x: Tensor, space: InputSpace, rng: Rng) -> Tensor:
+        """Differentiable stand-in for `purify` that adaptive attacks go through.
+
+        Only its gradient is used: forward values are always those of `purify` (backward pass differentiable
+        approximation, Athalye et al. 2018, https://arxiv.org/abs/1802.00420). The default, the identity,
+        suits a `purify` that stays close to its input.
+        """
+        return x
+
+    def score(self, x: Tensor, prediction: Prediction, space: InputSpace, rng: Rng) -> Tensor:
+        """Detector score (b,), higher is more suspicious (``tags.detects``)."""
+        raise NotImplementedError
+
+    def threshold(self, scores: Any) -> float:
+        """Score above which an input is rejected, from the scores (n,) of the clean calibration split."""
+        raise NotImplementedError
+
+
+class Metric(Component):
+    """A number computed from the per-sample outcomes of a cell."""
+
+    kind: ClassVar[str] = "metric"
+
+    def measure(self, target: Any, clean: Any, perturbed: Any) -> float:
+        """The number, from NumPy arrays: targets (n, ...), clean and perturbed predictions (n, ...)."""
+        raise NotImplementedError
+
+
+class Engine(Component):
+    """Starts workers on job files."""
+
+    kind: ClassVar[str] = "engine"
+
+    def run(self, jobs: Sequence[Path], emit: Any, stop_on_failure: bool) -> None:
+        """Run every job file; call ``emit(event)`` with each worker's events (dictionaries)."""
+        raise NotImplementedError
+
+
+class Figure(Component):
+    """A picture of a finished run."""
+
+    kind: ClassVar[str] = "figure"
+
+    def draw(self, run_dir: Path) -> Sequence[Path]:
+        """Draw from the leaderboard and records in ``run_dir``; return the files written below it."""
+        raise NotImplementedError

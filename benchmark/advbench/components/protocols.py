@@ -1,0 +1,161 @@
+"""What the harness hands to plugins: the target, random draws, the training kit, the data context.
+
+These are protocols; :mod:`advbench.runtime` implements them. Tensors are float32 on the device of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from advbench.values import Data, InputSpace, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from advbench.components.recipe import Recipe
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of the target with its input gradient; first axis = samples of the batch."""
+
+    loss: Tensor  # (b,) what the attack maximises
+    gradient: Tensor  # (b, c, h, w) of `loss` with respect to the inputs
+    output: Tensor  # (b, k) logits, or predictions (b, t) of a regressor
+
+
+class Rng(Protocol):
+    """Random draws per sample: row i depends on the seed, the purpose and sample i, and on nothing else."""
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform draws in ``[low, high)``, shape (b, *shape), float32."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal draws, shape (b, *shape), float32."""
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Integers in ``[0, high)``, shape (b, *shape), int64."""
+
+    def poisson(self, rate: Tensor) -> Tensor:
+        """Poisson draws with the given rates (b, ...) >= 0, float32."""
+
+    def take(self, index: Tensor) -> Rng:
+        """The same streams for the samples ``index`` (int64 or bool, of this batch)."""
+
+
+class Target(Protocol):
+    """The network, or the whole defended pipeline, as an attack may see it under the declared knowledge.
+
+    Every method takes inputs (b, c, h, w) with one row for each sample of this target, counts passes per
+    sample, and refuses what the threat model does not grant. Evaluation is in eval mode, in chunks of one
+    fixed size, so a row does not depend on its companions.
+    """
+
+    task: Task
+    space: InputSpace
+
+    def __len__(self) -> int:
+        """Number of samples b."""
+
+    def output(self, x: Tensor) -> Tensor:
+        """Logits (b, k), or predictions (b, t) of a regressor. One forward pass per sample."""
+
+    def margin(self, output: Tensor, y: Tensor) -> Tensor:
+        """Distance from being wrong, (b,): logit of ``y`` minus the best other logit, or tolerance minus error."""
+
+    def is_wrong(self, output: Tensor, y: Tensor) -> Tensor:
+        """Whether the prediction is not (acceptably) ``y``, bool (b,)."""
+
+    def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
+        """Loss, its input gradient and the output: one forward and one backward pass per sample.
+
+        ``loss`` is ``"margin"`` (scale-free logit margin; squared error for a regressor), ``"ce"``
+        (cross-entropy; squared error for a regressor) or a function of (output, y) that returns (b,).
+        Attacks maximise it.
+        """
+
+    def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:
+        """The gradient alone, (b, c, h, w)."""
+
+    def take(self, index: Tensor) -> Target:
+        """The same target for the samples ``index`` (int64, may repeat; or bool). Counts go to the same samples."""
+
+
+LossLike = str | Callable[..., Any]
+
+
+class Progress(Protocol):
+    """A bar, or nothing."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Say that this many more steps are done."""
+
+
+class DataContext(Protocol):
+    """Where a data set finds its files and keeps what it makes."""
+
+    source: Data | None
+    """The data set that the network is trained on, where the suite declares a shift (``train_on``)."""
+
+    download: bool
+    """Whether the user allowed downloads."""
+
+    def find(self, *names: str, hint: str = "") -> Path:
+        """First existing file or folder of these relative names in the data folders.
+
+        Raises
+        ------
+        DataError
+            Naming what was looked for and where; ``hint`` says where to get it.
+        """
+
+    def artifact(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """A folder kept by content: ``make`` fills it once; ``key`` and the component's version name it."""
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
+        """A progress bar for slow work."""
+
+
+class Training(Protocol):
+    """What a training-time defense gets: everything to train a network as usual, or in its own way."""
+
+    data: Data
+    recipe: Recipe
+    device: Any
+    seed: int
+
+    def build(self) -> nn.Module:
+        """A freshly initialised network (seeded) with its normalisation inside."""
+
+    def undefended(self) -> nn.Module:
+        """The same model trained without this defense (from the store, or trained now). In eval mode, frozen."""
+
+    def fit(self, module: nn.Module, *, loss: StepLoss | None = None, purpose: str = "fit") -> nn.Module:
+        """Train ``module`` by the recipe and return it with its best weights, in eval mode.
+
+        ``loss(module, batch) -> scalar`` replaces the default (weighted cross-entropy or squared error).
+        """
+
+    def target(self, module: nn.Module, batch: Batch) -> Target:
+        """``module`` as an attack sees it, for attacks inside the training loop."""
+
+
+class Batch(NamedTuple):
+    """One training batch on the device."""
+
+    x: Tensor  # (b, c, h, w)
+    y: Tensor  # (b,) or (b, t)
+    extras: Mapping[str, Tensor]  # each (b, k)
+    rng: Rng
+
+
+StepLoss = Callable[..., Any]
+
+
+class Prediction(Protocol):
+    """The undefended and defended outputs that a detector may look at."""
+
+    def output(self, x: Tensor) -> Tensor:
+        """Logits or predictions for inputs (b, c, h, w)."""

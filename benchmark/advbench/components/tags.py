@@ -1,0 +1,48 @@
+"""What a component says about itself, so that the grid can tell beforehand what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+TASKS = frozenset({"classification", "regression"})
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Facts about a component, read before anything is loaded.
+
+    Parameters
+    ----------
+    tasks
+        Tasks that it works for.
+    norms
+        Norms in which it can keep a budget (attacks).
+    needs_gradient
+        It asks for input gradients, which a black box does not grant.
+    minimum_norm
+        It looks for the smallest perturbation instead of keeping a budget.
+    targeted
+        It can aim at a class.
+    stochastic
+        It draws random numbers. A stochastic defense is attacked in expectation over its draws.
+    trains, purifies, detects
+        The stages of a defense.
+    strength, unit
+        Name of the parameter that says how strong a perturbation is, and its unit.
+    reference
+        Paper or page that it comes from.
+    """
+
+    tasks: Collection[str] = TASKS
+    norms: Collection[str] = ()
+    needs_gradient: bool = False
+    minimum_norm: bool = False
+    targeted: bool = False
+    stochastic: bool = False
+    trains: bool = False
+    purifies: bool = False
+    detects: bool = False
+    strength: str = ""
+    unit: str = ""
+    reference: str = ""

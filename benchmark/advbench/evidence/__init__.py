@@ -1,0 +1,1 @@
+"""From outcomes to evidence: statistics, metrics, the leaderboard."""

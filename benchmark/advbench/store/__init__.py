@@ -1,0 +1,1 @@
+"""What is kept: artifacts by content, cell records, the ledger of a run."""
