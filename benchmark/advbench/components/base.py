@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -156,6 +156,11 @@ class Defense(Component):
 
     kind: ClassVar[str] = "defense"
 
+    @property
+    def draws(self) -> int:
+        """Draws that an adaptive attack averages over at each step, if ``tags.stochastic``."""
+        return 16
+
     def train(self, training: Training) -> nn.Module:
         """The trained network (``tags.trains``)."""
         raise NotImplementedError
@@ -197,8 +202,8 @@ class Engine(Component):
 
     kind: ClassVar[str] = "engine"
 
-    def run(self, jobs: Sequence[Path], emit: Any, stop_on_failure: bool) -> None:
-        """Run every job file; call ``emit(event)`` with each worker's events (dictionaries)."""
+    def run(self, jobs: Sequence[Path], emit: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> None:
+        """Run every job file; hand on each worker's events with ``emit(event)``; start nothing once ``stop()`` is true."""
         raise NotImplementedError
 
 

@@ -159,7 +159,10 @@ def _from_file(stem: str, path: Path) -> Source:
         spec = importlib.util.spec_from_file_location(stem, path, submodule_search_locations=locations)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is not a Python module")
-        if stem in sys.modules:
+        present = sys.modules.get(stem)
+        if present is not None and getattr(present, "__file__", None) == str(path):
+            return present
+        if present is not None:
             raise ImportError(f"a module named {stem} is already imported; rename {path}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[stem] = module

@@ -59,7 +59,7 @@ class Entry:
         module_name, _, class_name = target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), class_name)
-        except Exception as error:  # noqa: BLE001 - the plugin-loading boundary
+        except Exception as error:
             raise PluginLoadError(f"{self.id} ({self.distribution}) cannot be imported: {last_words(error)}") from error
 
 

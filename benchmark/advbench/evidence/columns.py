@@ -1,0 +1,119 @@
+"""The leaderboard's columns: frozen order, one value per cell, units in the names."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """One column: its name, its group and what it says."""
+
+    name: str
+    group: str
+    help: str
+
+
+def _group(group: str, **columns: str) -> list[Column]:
+    return [Column(name, group, help) for name, help in columns.items()]
+
+
+COLUMNS = (
+    *_group(
+        "identity",
+        schema="version of these columns",
+        protocol="version of the evaluation protocol; rows of different protocols are not comparable",
+        suite="name of the suite",
+        cell_id="hash of everything that decides the row's numbers",
+        kind="`cell`, or `worst-case`: per sample the worst of all attacks of one threat model",
+        dataset="label of the data set in the suite",
+        dataset_id="full id of the data set",
+        dataset_params="its effective parameters, JSON",
+        fingerprint="hash of the data themselves: space, task, splits, ids, targets, inputs",
+        split="split that is evaluated",
+        trained_on="label of the data set that the network was trained on",
+        model="label of the model",
+        model_id="full id of the model",
+        model_params="its effective parameters, JSON",
+        defense="label of the defense, `none` if there is none",
+        defense_id="full ids of the defenses in their order, joined by ` + `",
+        defense_params="their effective parameters, JSON list",
+        perturbation="label of the perturbation, `none` for clean inputs",
+        perturbation_id="full id of the perturbation; of all members for a worst-case row",
+        perturbation_params="its effective parameters, JSON",
+        norm="norm of the budget: linf, l2, l1, l0 (values) or pixels",
+        strength="how strong the perturbation is, in `strength_unit`",
+        strength_unit="unit of `strength`: `input` is the unit of the inputs",
+        knowledge="none (natural), blackbox, transfer, oblivious (crafted on the undefended network) or adaptive",
+        targeted="whether the attack aims at a class",
+        budget_passes="granted forward plus backward passes per sample; empty: unlimited",
+        seed="seed of training and evaluation",
+    ),
+    *_group(
+        "status",
+        status="ok, skipped, failed, timeout or crashed",
+        reason="why, if not ok",
+    ),
+    *_group(
+        "result",
+        n="samples evaluated",
+        n_clean_correct="samples whose unperturbed input is predicted correctly (a regressor: within its tolerance)",
+        n_success="clean-correct samples that the perturbation made wrong",
+        metric="what `clean` and `perturbed` are: accuracy, or sigma_mad for a regressor",
+        clean="the metric on unperturbed inputs",
+        clean_lo="lower end of its 95 % interval",
+        clean_hi="upper end of its 95 % interval",
+        perturbed="the metric on perturbed inputs; under attack what was wrong before stays wrong",
+        perturbed_lo="lower end of its 95 % interval",
+        perturbed_hi="upper end of its 95 % interval",
+        attack_success_rate="n_success / n_clean_correct",
+        attack_success_rate_lo="lower end of its 95 % interval",
+        attack_success_rate_hi="upper end of its 95 % interval",
+    ),
+    *_group(
+        "distance",
+        linf_median="median linf distance over clean-correct samples, failures counted as inf",
+        linf_mean_success="mean linf distance over successes",
+        l2_median="median l2 distance over clean-correct samples, failures counted as inf",
+        l2_mean_success="mean l2 distance over successes",
+        l0_median="median number of changed values over clean-correct samples, failures counted as inf",
+    ),
+    *_group(
+        "cost",
+        forward_passes_mean="forward passes per attacked sample",
+        backward_passes_mean="backward passes per attacked sample",
+        violations="samples that left the threat model and were brought back before they were judged",
+    ),
+    *_group(
+        "regression",
+        bias_clean="mean scaled error on unperturbed inputs",
+        bias_perturbed="mean scaled error on perturbed inputs",
+        sigma_mad_clean="1.4826 * median absolute deviation of the scaled error, unperturbed",
+        sigma_mad_perturbed="the same, perturbed",
+        eta_clean="share of samples beyond the task's tolerance, unperturbed",
+        eta_perturbed="share of samples beyond the task's tolerance, perturbed",
+    ),
+    *_group(
+        "detector",
+        detector_auroc="probability that a successful perturbation scores higher than a clean input",
+        tpr_at_1pct_fpr="share of successful perturbations detected at 1 % false positives",
+        tpr_at_5pct_fpr="share of successful perturbations detected at 5 % false positives",
+        detector_fpr="share of clean inputs rejected at the calibrated threshold",
+        detector_tpr="share of successful perturbations rejected at the calibrated threshold",
+        accuracy_detect_or_reject="share of samples that are rejected or predicted correctly when perturbed",
+    ),
+    *_group(
+        "flags",
+        flags="red flags, separated by `;`: `probabilities` the network returns probabilities, not logits",
+    ),
+    *_group(
+        "origin",
+        weights="hash of the network's weights",
+        advbench_version="version of advbench",
+        plugin_versions="distributions of the row's components, JSON",
+        torch_version="version of torch",
+        device="device type that computed the row",
+        precision="precision of the judging forward pass",
+    ),
+)
+
+NAMES = tuple(column.name for column in COLUMNS)

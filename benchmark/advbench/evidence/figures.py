@@ -1,0 +1,107 @@
+"""From per-sample outcomes to the figures of a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advbench.evidence.statistics import auroc, bootstrap, sigma_mad, true_positive_rate, wilson
+from advbench.values import Classification, Regression, Task
+
+Outcomes = Mapping[str, "NDArray[Any]"]
+
+
+def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
+    """Columns of the groups result, distance, cost, regression, detector and flags."""
+    clean, after = outcomes["clean_correct"], outcomes["perturbed_correct"]
+    # What was wrong before an attack counts as wrong; natural noise may also mend an error.
+    robust = clean & after if attack else after
+    success = clean & ~after
+    n, n_clean, n_success = len(clean), int(clean.sum()), int(success.sum())
+    row: dict[str, Any] = {"n": n, "n_clean_correct": n_clean, "n_success": n_success}
+    if isinstance(task, Classification):
+        row |= {"metric": "accuracy"}
+        row |= _interval("clean", wilson(n_clean, n)) | _interval("perturbed", wilson(int(robust.sum()), n))
+    else:
+        row |= _regression(outcomes, task)
+    row |= _interval("attack_success_rate", wilson(n_success, n_clean))
+    row |= _distances(outcomes, clean, success) | _cost(outcomes) | _detector(outcomes, robust, success)
+    row["flags"] = "probabilities" if "probabilities" in outcomes else ""
+    return row
+
+
+def _interval(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
+    return {name: interval[0], f"{name}_lo": interval[1], f"{name}_hi": interval[2]}
+
+
+def _regression(outcomes: Outcomes, task: Regression) -> dict[str, Any]:
+    row: dict[str, Any] = {"metric": "sigma_mad"}
+    target = outcomes["target"].reshape(len(outcomes["target"]), -1).astype(np.float64)
+    for name in ("clean", "perturbed"):
+        predicted = outcomes[f"{name}_prediction"].reshape(target.shape).astype(np.float64)
+        error = (predicted - target) / (1 + target) if task.relative else predicted - target
+        row |= _interval(name, bootstrap(sigma_mad, error[:, 0]))
+        row[f"bias_{name}"] = float(error[:, 0].mean()) if len(error) else math.nan
+        row[f"sigma_mad_{name}"] = row[name]
+        row[f"eta_{name}"] = float((np.abs(error) > task.tolerance).any(1).mean()) if len(error) else math.nan
+    return row
+
+
+def _distances(outcomes: Outcomes, clean: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
+    row = {}
+    for norm in ("linf", "l2", "l0"):
+        size = np.where(success, outcomes[norm], np.inf)[clean]
+        row[f"{norm}_median"] = float(np.median(size)) if len(size) else math.nan
+        if norm != "l0":
+            row[f"{norm}_mean_success"] = float(outcomes[norm][success].mean()) if success.any() else math.nan
+    return row
+
+
+def _cost(outcomes: Outcomes) -> dict[str, Any]:
+    forward, backward = outcomes["forward_passes"], outcomes["backward_passes"]
+    attacked = (forward + backward) > 0
+    count = max(1, int(attacked.sum()))
+    return {
+        "forward_passes_mean": float(forward.sum() / count),
+        "backward_passes_mean": float(backward.sum() / count),
+        "violations": int(outcomes["violation"].sum()),
+    }
+
+
+def _detector(outcomes: Outcomes, robust: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
+    if "clean_score" not in outcomes:
+        return {}
+    clean, perturbed, threshold = (outcomes[name] for name in ("clean_score", "perturbed_score", "threshold"))
+    rejected = perturbed > threshold
+    return {
+        "detector_auroc": auroc(clean, perturbed[success]),
+        "tpr_at_1pct_fpr": true_positive_rate(clean, perturbed[success], 0.01),
+        "tpr_at_5pct_fpr": true_positive_rate(clean, perturbed[success], 0.05),
+        "detector_fpr": float((clean > threshold).mean()),
+        "detector_tpr": float(rejected[success].mean()) if success.any() else math.nan,
+        "accuracy_detect_or_reject": float((rejected | robust).mean()),
+    }
+
+
+def worst_of(members: Sequence[Outcomes]) -> dict[str, NDArray[Any]]:
+    """Outcomes of the worst attack for each sample: the one that leaves the smallest margin.
+
+    Passes are summed, violations are those of any member.
+    """
+    margins = np.stack([np.where(member["perturbed_correct"], 1, 0) for member in members])
+    margin = np.stack([member["perturbed_margin"] for member in members])
+    # Success first, then the margin: a tie between wrong and right must not hide a success.
+    choice = np.lexsort((margin, margins), axis=0)[0]
+    rows = np.arange(len(choice))
+    merged = {}
+    for name in members[0]:
+        stacked = np.stack([member[name] for member in members])
+        merged[name] = stacked[choice, rows]
+    for name in ("forward_passes", "backward_passes"):
+        merged[name] = np.sum([member[name] for member in members], axis=0)
+    merged["violation"] = np.any([member["violation"] for member in members], axis=0)
+    return merged

@@ -1,0 +1,78 @@
+"""Intervals and detector statistics. A statistic of nothing is NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """Rate with its Wilson score interval (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
+    if n == 0:
+        return NOTHING
+    rate, z2 = successes / n, Z95**2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    # At the ends the formula gives 0 and 1 up to rounding.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Interval(rate, low, high)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[Any]], NDArray[Any]], values: NDArray[Any], draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap of a statistic along the last axis of ``values`` (n,); seeded, so it is repeatable."""
+    if len(values) == 0:
+        return NOTHING
+    generator = np.random.Generator(np.random.Philox(seed))
+    estimates = []
+    size = max(1, 2_000_000 // len(values))
+    for start in range(0, draws, size):
+        count = min(size, draws - start)
+        estimates.append(statistic(values[generator.integers(len(values), size=(count, len(values)))]))
+    low, high = np.quantile(np.concatenate(estimates), [0.025, 0.975])
+    return Interval(float(statistic(values)), float(low), float(high))
+
+
+def sigma_mad(error: NDArray[Any]) -> NDArray[Any]:
+    """``1.4826 * median|e - median(e)|`` along the last axis: the standard deviation of a normal distribution."""
+    centre = np.median(error, axis=-1, keepdims=True)
+    return np.asarray(1.4826 * np.median(np.abs(error - centre), axis=-1))
+
+
+def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
+    """Probability that a positive scores higher than a negative, ties counted half."""
+    if not len(negative) or not len(positive):
+        return math.nan
+    joined = np.concatenate([negative, positive])
+    _, inverse, counts = np.unique(joined, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    rank_sum = float(ranks[len(negative) :].sum()) - len(positive) * (len(positive) + 1) / 2
+    return rank_sum / (len(negative) * len(positive))
+
+
+def true_positive_rate(negative: NDArray[Any], positive: NDArray[Any], false_positive_rate: float) -> float:
+    """Share of positives above the threshold that at most this share of negatives exceeds."""
+    if not len(negative) or not len(positive):
+        return math.nan
+    ordered = np.sort(negative)
+    allowed = math.floor(false_positive_rate * len(ordered))
+    return float((positive > ordered[len(ordered) - 1 - allowed]).mean())

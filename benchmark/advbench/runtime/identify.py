@@ -1,0 +1,80 @@
+"""Names for networks and cells: hashes of everything that decides their numbers, and of nothing else.
+
+Engine, device, batch size, paths, file names and time never enter. Weights that are given enter by the content of
+their file, weights that are trained by everything that goes into the training.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from advbench.components.base import Component, Defense
+from advbench.components.identity import Spec, digest, instantiate
+from advbench.evidence.protocol import DTYPE, PROTOCOL
+from advbench.runtime.data import Card, Environment
+from advbench.suite.grid import Cell
+
+
+def component(environment: Environment, spec: Spec) -> Component:
+    """The component of a spec."""
+    return instantiate(environment.plugins, spec)
+
+
+def identity(environment: Environment, spec: Spec) -> dict[str, Any]:
+    """A component with its parameters, its version and the content of its files."""
+    files = component(environment, spec).files(environment.data_dirs)
+    return {**spec.json(), "files": [environment.store.content_hash(path) for path in files if path.exists()]}
+
+
+def training_defenses(environment: Environment, cell: Cell) -> tuple[Spec, ...]:
+    """The defenses of a cell that replace the training."""
+    return tuple(spec for spec in cell.defense.specs if _trains(environment, spec))
+
+
+def _trains(environment: Environment, spec: Spec) -> bool:
+    defense = component(environment, spec)
+    return isinstance(defense, Defense) and defense.tags.trains
+
+
+def network_identity(environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...]) -> dict[str, Any]:
+    """Everything that decides a network."""
+    assert cell.model.spec is not None
+    return {
+        "protocol": PROTOCOL,
+        "torch": metadata.version("torch").split("+")[0],
+        "model": identity(environment, cell.model.spec),
+        "defenses": [identity(environment, spec) for spec in defenses],
+        "trained_on": source.fingerprint,
+        "seed": cell.seed,
+    }
+
+
+def cell_id(environment: Environment, cell: Cell, card: Card | None, source: Card | None) -> str:
+    """The cell's id. Data that could not be read have no fingerprint; their cells can only fail."""
+    network = None
+    if source is not None:
+        network = network_identity(environment, cell, source, training_defenses(environment, cell))
+    attack = identity(environment, cell.perturbation.spec) if cell.perturbation.spec else None
+    return digest(
+        {
+            "protocol": PROTOCOL,
+            "dtype": DTYPE,
+            "dataset": cell.dataset.spec.json() if card is None else None,
+            "fingerprint": card.fingerprint if card else None,
+            "split": cell.dataset.split,
+            "n": _count(cell, card),
+            "network": network if network else cell.model.spec.json() if cell.model.spec else None,
+            "defenses": [identity(environment, spec) for spec in cell.defense.specs],
+            "perturbation": attack,
+            "knowledge": cell.knowledge,
+            "budget": cell.budget,
+            "seed": cell.seed,
+        }
+    )
+
+
+def _count(cell: Cell, card: Card | None) -> int | None:
+    if card is None or cell.dataset.split not in card.sizes:
+        return cell.dataset.limit
+    return card.count(cell.dataset.split, cell.dataset.limit)

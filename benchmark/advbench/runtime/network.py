@@ -1,0 +1,87 @@
+"""A network as the harness uses it: normalisation inside, any kind of output unified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from advbench.errors import PluginError
+from advbench.values import InputSpace, Task, task_name
+
+
+class Network(nn.Module):
+    """Normalisation, then the model's own module; returns logits (b, K) or predictions (b, t).
+
+    Attacks and corruptions see the data set's input space only: mean and standard deviation are buffers of
+    this first layer and travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, space: InputSpace, task: Task, name: str) -> None:
+        super().__init__()
+        self.module = module
+        self._outputs, self._task, self._name = task.outputs, task_name(task), name
+        view = (1, space.shape[0]) + (1,) * (len(space.shape) - 1)
+        self.register_buffer("mean", torch.zeros(view))
+        self.register_buffer("std", torch.ones(view))
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set mean and standard deviation per channel."""
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != self.mean.numel():
+                raise PluginError(f"{self._name}: {name} has {len(values)} entries for {self.mean.numel()} channels")
+        if min(std) <= 0:
+            raise PluginError(f"{self._name}: std must be positive, got {list(std)}")
+        self.mean.copy_(torch.tensor(mean).view_as(self.mean))
+        self.std.copy_(torch.tensor(std).view_as(self.std))
+
+    def forward(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits (b, K), or predictions (b, t)."""
+        return self.features(x, extras)[1]
+
+    def features(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> tuple[Tensor | None, Tensor]:
+        """Features (b, d) where the module returns them, and the output."""
+        result = self.module((x - self.mean) / self.std, **(extras or {}))
+        features, output = result if isinstance(result, tuple) and len(result) == 2 else (None, result)
+        if not isinstance(output, Tensor):
+            raise PluginError(
+                f"{self._name} returned {type(output).__name__}; expected logits, (features, logits) or predictions"
+            )
+        if output.dim() == 1 and self._task == "regression":
+            output = output[:, None]
+        if output.shape != (len(x), self._outputs):
+            need = f"{self._outputs} {'classes' if self._task == 'classification' else 'targets'}"
+            raise PluginError(f"{self._name} returned shape {tuple(output.shape)} for {len(x)} samples and {need}")
+        return features, output.float()
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Eval mode, no gradients for parameters."""
+    return network.eval().requires_grad_(False)
+
+
+class Untouched:
+    """Remembers a frozen network and tells what somebody changed in it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._versions = self._current()
+
+    def _current(self) -> list[int]:
+        return [value._version for value in (*self._network.parameters(), *self._network.buffers())]
+
+    def complaint(self) -> str | None:
+        """One line saying what is no longer as it was, or None."""
+        if any(module.training for module in self._network.modules()):
+            return "left the network in train mode"
+        if any(parameter.requires_grad for parameter in self._network.parameters()):
+            return "left requires_grad on for parameters of the network"
+        if any(parameter.grad is not None for parameter in self._network.parameters()):
+            return "left gradients in the parameters of the network"
+        if self._current() != self._versions:
+            return "changed parameters or buffers of the network"
+        return None

@@ -1,0 +1,181 @@
+"""From a model to a network: loaded from given weights, from the store, or trained and published."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from advbench.components.base import Defense, Model
+from advbench.components.identity import Spec
+from advbench.components.protocols import Batch
+from advbench.components.recipe import Recipe
+from advbench.errors import PluginError, UserError
+from advbench.runtime.data import Card, Environment, channel_statistics
+from advbench.runtime.identify import component, network_identity
+from advbench.runtime.network import Network, freeze
+from advbench.runtime.pipeline import Pipeline
+from advbench.runtime.rng import isolated_rng, seed_of
+from advbench.runtime.target import Meter, PipelineTarget
+from advbench.runtime.training import Trainer
+from advbench.suite.grid import Cell
+from advbench.values import Data
+
+WEIGHTS = "network.safetensors"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready for use, and the hash of its weights."""
+
+    network: Network
+    weights_hash: str
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """Where networks are prepared for the cells of one training data set."""
+
+    environment: Environment
+    data: Data
+    card: Card
+    device: torch.device
+    threads: int  # threads while training; part of the numbers on a CPU, so never the engine's choice
+
+    def prepare(self, cell: Cell, defenses: tuple[Spec, ...]) -> Prepared:
+        """The network of a cell under the given training-time defenses."""
+        assert cell.model.spec is not None
+        model = component(self.environment, cell.model.spec)
+        assert isinstance(model, Model)
+        given = model.weights(self.environment.data_dirs)
+        if given is not None and not defenses:
+            network = self.build(cell, model)
+            _load(network.module, given, cell.model.spec.id)
+            return self._finish(network)
+        started = time.monotonic()
+        made_from = network_identity(self.environment, cell, self.card, defenses)
+        found = self.environment.store.find("network", made_from)
+        path = self.environment.store.obtain("network", made_from, lambda folder: self._train(cell, model, defenses, folder))
+        network = self.build(cell, model)
+        network.load_state_dict(load_file(path / WEIGHTS))
+        self._tell(cell, defenses, "loaded" if found else "trained", time.monotonic() - started)
+        return self._finish(network)
+
+    def build(self, cell: Cell, model: Model) -> Network:
+        """A freshly initialised network with its normalisation; the seed decides, the global generator is left."""
+        assert cell.model.spec is not None
+        with isolated_rng(seed_of(cell.seed, "init")):
+            module = model.build(self.data.space, self.data.task)
+        if not isinstance(module, nn.Module):
+            raise PluginError(f"{cell.model.spec.id}: build returned {type(module).__name__}, not a torch module")
+        network = Network(module, self.data.space, self.data.task, cell.model.spec.id)
+        how = model.normalisation()
+        if how == "train":
+            if "train" not in self.data.splits:
+                raise PluginError(f"{cell.model.spec.id} is normalised by a training split, which the data set lacks")
+            network.normalise_by(*channel_statistics(self.data.splits["train"]))
+        elif how != "none":
+            mean, std = how
+            network.normalise_by(list(mean), list(std))  # type: ignore[arg-type]
+        return network
+
+    def _train(self, cell: Cell, model: Model, defenses: tuple[Spec, ...], folder: Path) -> None:
+        recipe = getattr(model, "recipe", None)
+        if not isinstance(recipe, Recipe):
+            name = cell.model.spec.id if cell.model.spec else ""
+            raise UserError(f"{name} has neither weights nor a recipe to be trained by")
+        kit = Kit(self, cell, model, recipe)
+        threads = torch.get_num_threads()
+        with self.environment.store.lock("training"):  # one training per machine: it uses all threads
+            torch.set_num_threads(self.threads)
+            try:
+                trainers = [component(self.environment, spec) for spec in defenses]
+                trained = trainers[0].train(kit) if trainers and isinstance(trainers[0], Defense) else kit.fit(kit.build())
+            finally:
+                torch.set_num_threads(threads)
+        if not isinstance(trained, Network):
+            raise PluginError(f"{defenses[0].id}: train must return a network made by training.build()")
+        state = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+
+    def _tell(self, cell: Cell, defenses: tuple[Spec, ...], how: str, seconds: float) -> None:
+        label = f"{cell.model.label} on {cell.source.label}" + "".join(f" + {spec.id}" for spec in defenses)
+        self.environment.emit({"event": "network", "label": label, "how": how, "seconds": round(seconds, 3)})
+
+    def _finish(self, network: Network) -> Prepared:
+        frozen = freeze(network).to(self.device, memory_format=torch.channels_last)
+        assert isinstance(frozen, Network)
+        return Prepared(frozen, weights_hash(frozen))
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The `Training` that a defense gets."""
+
+    kitchen: Kitchen
+    cell: Cell
+    model: Model
+    recipe: Recipe
+
+    @property
+    def data(self) -> Data:
+        """The training data set."""
+        return self.kitchen.data
+
+    @property
+    def device(self) -> torch.device:
+        """The device."""
+        return self.kitchen.device
+
+    @property
+    def seed(self) -> int:
+        """The seed of the cell."""
+        return self.cell.seed
+
+    def build(self) -> Network:
+        """A freshly initialised network."""
+        return self.kitchen.build(self.cell, self.model)
+
+    def undefended(self) -> nn.Module:
+        """The same model trained without the defense."""
+        return self.kitchen.prepare(self.cell, ()).network
+
+    def fit(self, module: nn.Module, *, loss: Callable[..., Any] | None = None, purpose: str = "fit") -> nn.Module:
+        """Train by the recipe."""
+        label = f"{self.cell.model.label} on {self.cell.source.label}"
+        trainer = Trainer(self.data, self.recipe, self.device, self.seed, label, self.kitchen.environment.emit)
+        return trainer.fit(module, loss=loss, purpose=purpose)
+
+    def target(self, module: nn.Module, batch: Batch) -> PipelineTarget:
+        """The network in training as an attack sees it: whole batch at once, in the mode that it is in."""
+        assert isinstance(module, Network)
+        pipeline = Pipeline(module, (), self.data.space, self.data.task, len(batch.x), self.device)
+        meter = Meter(batch.x, batch.y)
+        rows = torch.arange(len(batch.x), device=self.device)
+        return PipelineTarget(pipeline, batch.extras, batch.rng, meter, rows)
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Hash of names, shapes and values of everything in the state dict."""
+    hasher = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        array = value.detach().cpu().numpy()
+        hasher.update(f"{name}{array.shape}{array.dtype}".encode() + array.tobytes())
+    return hasher.hexdigest()[:16]
+
+
+def _load(module: nn.Module, weights: Any, name: str) -> None:
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        lines = " ".join(line.strip() for line in str(error).splitlines()[:4])
+        raise UserError(f"{name}: the weights do not fit the network: {lines}") from None
+
+

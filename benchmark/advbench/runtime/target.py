@@ -1,0 +1,169 @@
+"""What an attack sees: the pipeline under the declared knowledge, with counted passes and a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from advbench.components.protocols import Evaluation, LossLike, Rng
+from advbench.errors import BudgetExhausted, CellTimeout, PluginError
+from advbench.runtime import tasks
+from advbench.runtime.pipeline import Pipeline, take
+from advbench.runtime.threat import ball_norm
+from advbench.values import InputSpace, Task
+
+
+@dataclass
+class Meter:
+    """Passes per sample of one batch, their budget, and the best point that was seen within it."""
+
+    clean: Tensor  # (b, c, ...)
+    y: Tensor
+    budget: int | None = None
+    minimum_norm: str | None = None  # the norm to make small, for minimum-norm attacks
+    deadline: float | None = None
+    forward: Tensor = field(init=False)
+    backward: Tensor = field(init=False)
+    best: Tensor = field(init=False)
+    _score: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forward = torch.zeros(len(self.clean), dtype=torch.int64, device=self.clean.device)
+        self.backward = torch.zeros_like(self.forward)
+        self.best = self.clean.clone() if self.budget else self.clean
+        self._score = torch.full((len(self.clean),), -torch.inf, dtype=torch.float64, device=self.clean.device)
+
+    def charge(self, rows: Tensor, forward: int, backward: int) -> Tensor:
+        """Count passes for the samples ``rows``; returns which of them were still within the budget.
+
+        Raises
+        ------
+        BudgetExhausted
+            If none of them is.
+        CellTimeout
+            If the deadline has passed.
+        """
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise CellTimeout("time limit of the cell")
+        within = torch.ones_like(rows, dtype=torch.bool)
+        if self.budget:
+            within = (self.forward + self.backward)[rows] + forward + backward <= self.budget
+            if not bool(within.any()):
+                raise BudgetExhausted(f"{self.budget} passes per sample")
+        spent = within.long()
+        self.forward.index_add_(0, rows, spent * forward)
+        self.backward.index_add_(0, rows, spent * backward)
+        return within
+
+    def observe(self, rows: Tensor, within: Tensor, x: Tensor, margin: Tensor, wrong: Tensor) -> None:
+        """Remember the best point so far of every sample, as long as it has budget."""
+        if not self.budget:
+            return
+        score = -margin.double()
+        if self.minimum_norm:
+            size = ball_norm(x - self.clean[rows], self.minimum_norm)
+            score = torch.where(wrong, -size, -torch.inf)
+        score = torch.where(within, score, -torch.inf)
+        for start in _distinct(rows):  # a sample may stand in several rows: one at a time, or writes would race
+            row = rows[start]
+            better = start[score[start] > self._score[row]]
+            self.best[rows[better]] = x[better]
+            self._score[rows[better]] = score[better]
+
+
+def _distinct(rows: Tensor) -> list[Tensor]:
+    """Positions in groups within which every sample occurs once."""
+    order = torch.argsort(rows, stable=True)
+    ordered = rows[order]
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    if bool(first.all()):
+        return [torch.arange(len(rows), device=rows.device)]
+    index = torch.arange(len(rows), device=rows.device)
+    rank = index - torch.cummax(torch.where(first, index, 0), 0).values
+    return [order[rank == k] for k in range(int(rank.max()) + 1)]
+
+
+@dataclass(frozen=True)
+class PipelineTarget:
+    """A `Target` over a pipeline; ``rows`` are the samples of the meter's batch that it stands for."""
+
+    pipeline: Pipeline
+    extras: Mapping[str, Tensor]
+    rng: Rng
+    meter: Meter
+    rows: Tensor
+    gradients: bool = True
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.pipeline.task
+
+    @property
+    def space(self) -> InputSpace:
+        """The input space."""
+        return self.pipeline.space
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> PipelineTarget:
+        """The same target for some samples."""
+        return PipelineTarget(
+            self.pipeline, take(self.extras, index), self.rng.take(index), self.meter, self.rows[index], self.gradients
+        )
+
+    def margin(self, output: Tensor, y: Tensor) -> Tensor:
+        """Distance from being wrong, (b,)."""
+        return tasks.margin(output, y, self.task)
+
+    def is_wrong(self, output: Tensor, y: Tensor) -> Tensor:
+        """Whether predictions are wrong, (b,)."""
+        return tasks.is_wrong(output, y, self.task)
+
+    def output(self, x: Tensor) -> Tensor:
+        """Outputs (b, k) of inputs (b, c, ...): one forward pass."""
+        self._check(x)
+        within = self.meter.charge(self.rows, 1, 0)
+        output = self.pipeline.predict(x, self.extras, self.rng)
+        self._observe(x, within, output)
+        return output
+
+    def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
+        """Loss (b,), input gradient and output: one forward and one backward pass for each draw of the defense."""
+        self._check(x)
+        if not self.gradients:
+            raise PluginError("the attack asked for a gradient, which the declared knowledge does not grant")
+        function, draws = tasks.attack_loss(loss, self.task), self.pipeline.draws
+        within = self.meter.charge(self.rows, draws, draws)
+
+        def one(rows: Tensor) -> list[Tensor]:
+            with torch.enable_grad():
+                point = x[rows].detach().requires_grad_(True)
+                extras, rng = take(self.extras, rows), self.rng.take(rows)
+                outputs = [self.pipeline.forward(point, extras, rng, differentiable=True) for _ in range(draws)]
+                losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
+                (gradient,) = torch.autograd.grad(losses.sum(), point)
+            return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]
+
+        evaluation = Evaluation(*self.pipeline.map(one, len(x)))
+        self._observe(x, within, evaluation.output)
+        return evaluation
+
+    def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:
+        """The gradient alone, (b, c, ...)."""
+        return self.evaluate(x, y, loss).gradient
+
+    def _check(self, x: Tensor) -> None:
+        if len(x) != len(self.rows):
+            raise PluginError(f"{len(x)} inputs for a target of {len(self.rows)} samples; use target.take(index)")
+
+    def _observe(self, x: Tensor, within: Tensor, output: Tensor) -> None:
+        if self.meter.budget:
+            y = self.meter.y[self.rows]
+            self.meter.observe(self.rows, within, x, self.margin(output, y), self.is_wrong(output, y))

@@ -1,0 +1,223 @@
+"""Projected gradient descent, Madry et al. 2018, https://arxiv.org/abs/1706.06083."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from advbench.api import (
+    Attack,
+    Budget,
+    Classification,
+    InputSpace,
+    Rng,
+    Tags,
+    Target,
+    Task,
+    clip,
+    linf_box,
+    param,
+    project,
+    random_in_ball,
+    steepest_step,
+)
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """The balls around the samples ``x`` (b, c, ...), within the bounds; ``eps`` has one row per sample."""
+
+    norm: str
+    x: Tensor
+    eps: Tensor
+    bounds: tuple[Tensor, Tensor]
+    box: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def around(cls, x: Tensor, norm: str, eps: Tensor, space: InputSpace) -> _Ball:
+        bounds = space.bounds_like(x)
+        return cls(norm, x, eps, bounds, linf_box(x, eps, *bounds) if norm == "linf" else None)
+
+    def take(self, index: Tensor) -> _Ball:
+        box = None if self.box is None else (self.box[0][index], self.box[1][index])
+        return _Ball(self.norm, self.x[index], self.eps[index], self.bounds, box)
+
+    def project(self, point: Tensor) -> Tensor:
+        if self.box is not None:
+            return clip(point, *self.box)
+        return project(point, self.x, self.norm, self.eps, *self.bounds)
+
+    def draw(self, rng: Rng) -> Tensor:
+        return random_in_ball(self.x, self.norm, self.eps, *self.bounds, rng)
+
+
+@dataclass(frozen=True)
+class _Active:
+    """The samples that are still attacked; ``rows`` (a,) are their places in the batch."""
+
+    rows: Tensor
+    y: Tensor
+    target: Target
+    ball: _Ball
+    alpha: Tensor
+
+    def take(self, index: Tensor) -> _Active:
+        ball, target = self.ball.take(index), self.target.take(index)
+        return _Active(self.rows[index], self.y[index], target, ball, self.alpha[index])
+
+
+@dataclass
+class _Best:
+    """Best point so far of every sample of the batch, by the margin that decides whether it is wrong."""
+
+    point: Tensor  # (b, c, ...)
+    margin: Tensor  # (b,)
+    wrong: Tensor  # (b,) bool
+
+    @classmethod
+    def start(cls, x: Tensor) -> _Best:
+        wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return cls(x.clone(), x.new_full((len(x),), torch.inf), wrong)
+
+    def update(self, active: _Active, point: Tensor, output: Tensor) -> Tensor:
+        """Judge the current points of the active samples; returns which of these are wrong, (a,)."""
+        wrong = active.target.is_wrong(output, active.y)
+        margin = active.target.margin(output, active.y).to(self.margin)
+        margin = margin.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # NaN is wrong
+        better = margin < self.margin[active.rows]
+        self.point[active.rows[better]] = point[better]
+        self.margin[active.rows[better]] = margin[better]
+        self.wrong[active.rows] |= wrong
+        return wrong
+
+
+def pgd(
+    x: Tensor,
+    y: Tensor,
+    target: Target,
+    rng: Rng,
+    *,
+    norm: str,
+    eps: Tensor,
+    alpha: Tensor,
+    steps: int,
+    random_start: bool = True,
+    restarts: int = 1,
+    loss: str = "margin",
+    stop_on_success: bool = True,
+) -> Tensor:
+    """``x_{k+1} = P(x_k + alpha * steepest(d loss / d x_k))``; the best iterate of each sample.
+
+    Parameters
+    ----------
+    x, y
+        Inputs (b, c, ...) in the input space, within its bounds, and their true targets.
+    target
+        What is attacked. A sample that is attacked to the end costs ``steps + 1`` forward and ``steps``
+        backward passes per run: every iterate is judged, the last one too.
+    rng
+        Draws of the random starts, one per run and sample.
+    norm
+        ``"linf"`` or ``"l2"``.
+    eps, alpha
+        Radius and step in units of ``x``, broadcast against it: (1, 1, 1, 1), (1, c, 1, 1) or (b, 1, 1, 1).
+    steps
+        Steps of one run.
+    random_start
+        Whether a run starts uniformly in the ball or at ``x``.
+    restarts
+        Number of runs.
+    loss
+        What is ascended, see `Target.evaluate`.
+    stop_on_success
+        Keep the first point that is misclassified and spend no further pass on that sample. Otherwise,
+        and always for a regressor, all steps of all runs are done and the point with the smallest margin
+        is kept.
+    """
+    stop = stop_on_success and isinstance(target.task, Classification)
+    eps, alpha = (value.expand(len(x), *value.shape[1:]) for value in (eps, alpha))
+    everyone = torch.arange(len(x), device=x.device)
+    batch = _Active(everyone, y, target, _Ball.around(x, norm, eps, target.space), alpha)
+    best = _Best.start(x)
+    for _ in range(restarts):
+        left = everyone[~best.wrong] if stop else everyone
+        if not len(left):
+            break
+        active = batch.take(left)
+        start = active.ball.draw(rng.take(left)) if random_start else active.ball.x
+        _ascend(start, active, best, steps=steps, loss=loss, stop=stop)
+    return best.point
+
+
+def _ascend(point: Tensor, active: _Active, best: _Best, *, steps: int, loss: str, stop: bool) -> None:
+    """One run; with ``stop`` samples leave as soon as they are wrong."""
+    for _ in range(steps):
+        _, gradient, output = active.target.evaluate(point, active.y, loss)
+        wrong = best.update(active, point, output)
+        if stop and bool(wrong.any()):
+            keep = torch.nonzero(~wrong)[:, 0]
+            if not len(keep):
+                return
+            point, gradient, active = point[keep], gradient[keep], active.take(keep)
+        # An entry of the gradient that is not finite says nothing: it moves nowhere.
+        step = steepest_step(gradient.nan_to_num(0.0, 0.0, 0.0), active.ball.norm, active.alpha)
+        point = active.ball.project(point + step)
+    best.update(active, point, active.target.output(point))
+
+
+class PGD(Attack):
+    """Projected gradient descent, Madry et al. 2018, https://arxiv.org/abs/1706.06083.
+
+    Steepest ascent of the loss within the ball, projected after every step. Samples leave the batch once
+    they are misclassified; a run on a sample that resists takes ``steps + 1`` forward passes. The plain
+    attack of the paper on MNIST is ``eps: 0.3, alpha: 0.01, steps: 40, loss: ce``.
+    """
+
+    tags: ClassVar[Tags] = Tags(
+        norms=("linf", "l2"),
+        needs_gradient=True,
+        stochastic=True,
+        strength="eps",
+        unit="input units",
+        reference="https://arxiv.org/abs/1706.06083",
+    )
+
+    norm: Literal["linf", "l2"] = param("linf", "norm of the ball")
+    eps: Budget = param("8/255", "radius of the ball, one number or one per channel", unit="input units")
+    steps: int = param(40, "gradient steps of one run", ge=1)
+    alpha: Budget | None = param(None, "length of a step; 2.5 eps / steps unless given", unit="input units")
+    random_start: bool = param(True, "start uniformly in the ball instead of at the input")
+    restarts: int = param(1, "number of runs, each with its own random start", ge=1)
+    loss: Literal["margin", "ce"] = param(
+        "margin", "what is increased: the negative logit margin or cross-entropy"
+    )
+    stop_on_success: bool = param(
+        True, "stop at the first misclassified point instead of the smallest margin"
+    )
+
+    @model_validator(mode="after")
+    def _runs_differ(self) -> PGD:
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts > 1 without random_start would repeat the same run")
+        return self
+
+    def supports(self, space: InputSpace, task: Task) -> str | None:
+        """The numbers of entries of ``eps`` and ``alpha`` must fit the channels."""
+        channels = space.shape[0]
+        for name, budget in (("eps", self.eps), ("alpha", self.alpha)):
+            if budget is not None and len(budget.values) not in (1, channels):
+                return f"{name} has {len(budget.values)} entries for {channels} channels"
+        return None
+
+    def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
+        """`pgd` with these parameters."""
+        eps = self.eps.like(x)
+        alpha = eps * (2.5 / self.steps) if self.alpha is None else self.alpha.like(x)
+        options = self.model_dump(
+            include={"norm", "steps", "random_start", "restarts", "loss", "stop_on_success"}
+        )
+        return pgd(x, y, target, rng, eps=eps, alpha=alpha, **options)
