@@ -65,7 +65,9 @@ class InputSpace:
         count = self.shape[0] if self.shape else 0
         for name in ("lower", "upper", "channels"):
             if len(getattr(self, name)) != count:
-                raise ValueError(f"InputSpace: {name} has {len(getattr(self, name))} entries for {count} channels")
+                raise ValueError(
+                    f"InputSpace: {name} has {len(getattr(self, name))} entries for {count} channels"
+                )
         for name, low, high in zip(self.channels, self.lower, self.upper):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"InputSpace: channel {name} has bounds [{low}, {high}]")

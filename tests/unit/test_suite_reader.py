@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from advbench.api import (
     Attack,
@@ -30,7 +31,7 @@ from advbench.api import (
     param,
 )
 from advbench.components.loader import Plugins, Source
-from advbench.errors import SuiteError
+from advbench.errors import Problem, SuiteError
 from advbench.suite.model import DatasetItem, Exclusion, Suite
 from advbench.suite.reader import read_suite
 
@@ -125,6 +126,14 @@ def plugins() -> Plugins:
             Source("broken", "broken 1.0", raises),
         ]
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hypothesis keeps its files outside the working folder."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+    yield
+    set_hypothesis_home_dir(None)
 
 
 SMALL = "version: 1\ndatasets: [toy/blobs]\nmodels: [toy/net]\n"
@@ -592,12 +601,13 @@ FUZZ = settings(max_examples=150, deadline=None, derandomize=True, suppress_heal
 
 def attempt(read: Reader, text: str | bytes, *overrides: str) -> None:
     """Whatever comes out is an error with mistakes, or a suite that reads as itself."""
+    suite: Suite | None
+    problems: tuple[Problem, ...] = ()
     try:
         suite = read(text, *overrides)
     except SuiteError as error:
-        assert error.problems
-    else:
-        assert read(json.dumps(suite.resolved())) == suite
+        suite, problems = None, error.problems
+    assert problems if suite is None else read(json.dumps(suite.resolved())) == suite
 
 
 @FUZZ

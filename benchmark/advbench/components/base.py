@@ -24,7 +24,9 @@ def param(default: Any, help: str, *, unit: str = "", **constraints: Any) -> Any
 
     ``constraints`` are pydantic's: ``gt``, ``ge``, ``lt``, ``le``, ``min_length``, ``max_length``.
     """
-    return Field(default, description=help, json_schema_extra={"unit": unit}, validate_default=True, **constraints)
+    return Field(
+        default, description=help, json_schema_extra={"unit": unit}, validate_default=True, **constraints
+    )
 
 
 class Component(BaseModel):
@@ -139,7 +141,9 @@ class Attack(Perturbation):
         norms = list(self.tags.norms)
         norm = getattr(self, "norm", norms[0] if len(norms) == 1 else None)
         if norm is None:
-            raise TypeError(f"{type(self).__name__}: a field `norm` or exactly one norm in its tags must name the norm")
+            raise TypeError(
+                f"{type(self).__name__}: a field `norm` or exactly one norm in its tags must name the norm"
+            )
         return Constraint(norm, eps)
 
 
@@ -202,7 +206,9 @@ class Engine(Component):
 
     kind: ClassVar[str] = "engine"
 
-    def run(self, jobs: Sequence[Path], emit: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> None:
+    def run(
+        self, jobs: Sequence[Path], emit: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
+    ) -> None:
         """Run every job file; hand on each worker's events with ``emit(event)``; start nothing once ``stop()`` is true."""
         raise NotImplementedError
 

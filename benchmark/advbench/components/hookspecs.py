@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -24,7 +24,7 @@ _marker = pluggy.HookimplMarker("advbench")
 
 def hookimpl(function: _Function) -> _Function:
     """Mark a module-level function as the implementation of the hook of the same name."""
-    return cast(_Function, _marker(function))
+    return _marker(function)
 
 
 @dataclass(frozen=True)

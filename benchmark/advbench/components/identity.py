@@ -48,7 +48,13 @@ class Spec:
 
     def json(self) -> dict[str, Any]:
         """As a mapping."""
-        return {"kind": self.kind, "id": self.id, "params": self.parameters, "version": self.version, "source": self.source}
+        return {
+            "kind": self.kind,
+            "id": self.id,
+            "params": self.parameters,
+            "version": self.version,
+            "source": self.source,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Spec:
@@ -105,16 +111,20 @@ def _closure(module: str, top: str) -> tuple[bytes, ...]:
         for node in ast.walk(ast.parse(seen[name])):
             if isinstance(node, ast.Import):
                 queue += [alias.name for alias in node.names if alias.name.split(".")[0] == top]
-            elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == top:
+            elif (
+                isinstance(node, ast.ImportFrom)
+                and not node.level
+                and (node.module or "").split(".")[0] == top
+            ):
                 queue += [f"{node.module}.{alias.name}" for alias in node.names]
-                queue += [node.module] if node.module != top else []
+                queue += [node.module] if node.module and node.module != top else []
     return tuple(seen.values())
 
 
 def _file(name: str) -> Path | None:
-    module = sys.modules.get(name)
-    if module is not None:
-        return Path(module.__file__) if getattr(module, "__file__", None) else None
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if name in sys.modules:
+        return Path(file) if file else None
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -63,7 +63,9 @@ class Plugins:
         ``ADVBENCH_PLUGINS`` (comma-separated namespaces) loads only these, ``ADVBENCH_DISABLE_PLUGINS``
         all but these, ``ADVBENCH_PLUGINS_DIR`` names folders as ``--plugins-dir`` does.
         """
-        folders = [Path(part) for part in os.environ.get("ADVBENCH_PLUGINS_DIR", "").split(os.pathsep) if part]
+        folders = [
+            Path(part) for part in os.environ.get("ADVBENCH_PLUGINS_DIR", "").split(os.pathsep) if part
+        ]
         sources = [*_installed(), *_in_folders([*plugins_dirs, *folders])]
         only, without = _names("ADVBENCH_PLUGINS"), _names("ADVBENCH_DISABLE_PLUGINS")
         by_name: dict[str, list[Source]] = defaultdict(list)
@@ -137,7 +139,9 @@ def _installed() -> list[Source]:
         dist = point.dist
         name = f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"
         # An editable install beside a stale build folder can list the same distribution twice.
-        found[(point.name, re.sub(r"[-_.]+", "-", name).lower(), point.value)] = Source(point.name, name, point.load)
+        found[(point.name, re.sub(r"[-_.]+", "-", name).lower(), point.value)] = Source(
+            point.name, name, point.load
+        )
     return list(found.values())
 
 
@@ -201,7 +205,9 @@ def _register(source: Source) -> tuple[pluggy.PluginManager, list[Entry]]:
     module = source.load()
     wanted = getattr(module, "ADVBENCH_API", hookspecs.API_VERSION)
     if wanted > hookspecs.API_VERSION:
-        raise PluginError(f"it asks for plugin API {wanted}, this advbench has {hookspecs.API_VERSION}; upgrade advbench")
+        raise PluginError(
+            f"it asks for plugin API {wanted}, this advbench has {hookspecs.API_VERSION}; upgrade advbench"
+        )
     manager = pluggy.PluginManager("advbench")
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=source.namespace)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from advbench.values import Data, InputSpace, Task
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from advbench.components.recipe import Recipe
@@ -53,8 +54,13 @@ class Target(Protocol):
     fixed size, so a row does not depend on its companions.
     """
 
-    task: Task
-    space: InputSpace
+    @property
+    def task(self) -> Task:
+        """The task."""
+
+    @property
+    def space(self) -> InputSpace:
+        """The input space."""
 
     def __len__(self) -> int:
         """Number of samples b."""
@@ -96,11 +102,13 @@ class Progress(Protocol):
 class DataContext(Protocol):
     """Where a data set finds its files and keeps what it makes."""
 
-    source: Data | None
-    """The data set that the network is trained on, where the suite declares a shift (``train_on``)."""
+    @property
+    def source(self) -> Data | None:
+        """The data set that the network is trained on, where the suite declares a shift (``train_on``)."""
 
-    download: bool
-    """Whether the user allowed downloads."""
+    @property
+    def download(self) -> bool:
+        """Whether the user allowed downloads."""
 
     def find(self, *names: str, hint: str = "") -> Path:
         """First existing file or folder of these relative names in the data folders.
@@ -121,10 +129,21 @@ class DataContext(Protocol):
 class Training(Protocol):
     """What a training-time defense gets: everything to train a network as usual, or in its own way."""
 
-    data: Data
-    recipe: Recipe
-    device: Any
-    seed: int
+    @property
+    def data(self) -> Data:
+        """The training data set."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The model's recipe."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where to train."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the cell."""
 
     def build(self) -> nn.Module:
         """A freshly initialised network (seeded) with its normalisation inside."""

@@ -52,7 +52,9 @@ class Entry:
         """
         found = self.target if isinstance(self.target, type) else self._import(self.target)
         if not (isinstance(found, type) and issubclass(found, Component) and found.kind == self.kind):
-            raise PluginLoadError(f"{self.id} ({self.distribution}): {self.target} is not a {self.kind} class")
+            raise PluginLoadError(
+                f"{self.id} ({self.distribution}): {self.target} is not a {self.kind} class"
+            )
         return found
 
     def _import(self, target: str) -> object:
@@ -60,7 +62,9 @@ class Entry:
         try:
             return getattr(importlib.import_module(module_name), class_name)
         except Exception as error:
-            raise PluginLoadError(f"{self.id} ({self.distribution}) cannot be imported: {last_words(error)}") from error
+            raise PluginLoadError(
+                f"{self.id} ({self.distribution}) cannot be imported: {last_words(error)}"
+            ) from error
 
 
 class Register:

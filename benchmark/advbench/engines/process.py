@@ -101,7 +101,17 @@ def _bury(worker: _Running, emit: Emit, stop: Callable[[], bool]) -> Path | None
     reason = f"the worker process died ({_cause(worker)})"
     for cell_id in sorted(culprits):
         label = left.cells[cell_id].label
-        emit({"event": "cell_finished", "cell": cell_id, "label": label, "status": "crashed", "reason": reason, "seconds": 0.0, "computed": False})
+        emit(
+            {
+                "event": "cell_finished",
+                "cell": cell_id,
+                "label": label,
+                "status": "crashed",
+                "reason": reason,
+                "seconds": 0.0,
+                "computed": False,
+            }
+        )
     rest = left.without(culprits)
     return rest.write(worker.path.with_name(f"{worker.path.stem}-again.json")) if rest.cells else None
 

@@ -35,7 +35,12 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 def _key(row: Row) -> tuple[Any, ...]:
     strength = row.get("strength")
     names = tuple(str(row.get(name) or "") for name in SORTED_BY)
-    return (*names, strength if isinstance(strength, (int, float)) else -math.inf, row.get("seed", 0), str(row["cell_id"]))
+    return (
+        *names,
+        strength if isinstance(strength, (int, float)) else -math.inf,
+        row.get("seed", 0),
+        str(row["cell_id"]),
+    )
 
 
 def to_csv(rows: Iterable[Row], extra: Sequence[str] = ()) -> str:

@@ -97,7 +97,7 @@ def craft(case: Case) -> Crafted:
     if case.perturbation is None:
         return crafted
     deadline = time.monotonic() + case.limits.seconds if case.limits.seconds else None
-    for rows in _attacked(case).split(case.limits.batch):
+    for rows in torch.split(_attacked(case), case.limits.batch):
         if deadline is not None and time.monotonic() > deadline:
             raise CellTimeout("time limit of the cell")
         _craft_batch(case, rows, crafted, deadline)
@@ -115,7 +115,8 @@ def _attacked(case: Case) -> Tensor:
 
 def _craft_batch(case: Case, rows: Tensor, crafted: Crafted, deadline: float | None) -> None:
     perturbation, spec = case.perturbation, case.spec
-    assert perturbation is not None and spec is not None
+    assert perturbation is not None
+    assert spec is not None
     samples, pipeline = case.samples, case.crafting
     x, y = samples.x[rows], samples.y[rows]
     ids = samples.ids[rows.cpu().numpy()]
@@ -129,7 +130,12 @@ def _craft_batch(case: Case, rows: Tensor, crafted: Crafted, deadline: float | N
             defense_rng = SampleRng(case.seed, "defense under attack", ids, x.device)
             everyone = torch.arange(len(rows), device=x.device)
             target = PipelineTarget(
-                pipeline, take(samples.extras, rows), defense_rng, meter, everyone, case.knowledge != "blackbox"
+                pipeline,
+                take(samples.extras, rows),
+                defense_rng,
+                meter,
+                everyone,
+                case.knowledge != "blackbox",
             )
             try:
                 candidate = perturbation.perturb(x, y, target, rng)
@@ -186,7 +192,9 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
     }
     if tasks.looks_like_probabilities(clean, task):
         outcomes["probabilities"] = torch.ones(len(samples), dtype=torch.bool)
-    return {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in outcomes.items()}
+    return {
+        name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in outcomes.items()
+    }
 
 
 def _detection(case: Case, crafted: Crafted) -> dict[str, Any]:

@@ -63,7 +63,13 @@ class Context:
 
     def artifact(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """A folder kept by content."""
-        made_from = {"component": self.spec.id, "version": self.spec.version, "source": self.spec.source, "name": name, "key": dict(key)}
+        made_from = {
+            "component": self.spec.id,
+            "version": self.spec.version,
+            "source": self.spec.source,
+            "name": name,
+            "key": dict(key),
+        }
         path = self.environment.store.obtain("data", made_from, make)
         self.used.append(path)
         return path
@@ -100,17 +106,19 @@ class Card:
     def json(self) -> dict[str, Any]:
         """As a mapping."""
         space = {name: getattr(self.space, name) for name in ("shape", "lower", "upper", "channels", "unit")}
-        kind = type(self.task).__name__
-        task = {"kind": kind, **vars(self.task)}
-        return {"fingerprint": self.fingerprint, "sizes": dict(self.sizes), "space": space, "task": task, "notes": self.notes}
+        task = {"kind": type(self.task).__name__, **vars(self.task)}
+        known = {"fingerprint": self.fingerprint, "sizes": dict(self.sizes), "notes": self.notes}
+        return {**known, "space": space, "task": task}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Card:
         """Inverse of `json`; the physical link is not kept."""
-        space = {name: tuple(part) if isinstance(part, list) else part for name, part in value["space"].items()}
-        task = {name: tuple(part) if isinstance(part, list) else part for name, part in value["task"].items()}
+        space: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["space"].items()}
+        task: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["task"].items()}
         kind = {"Classification": Classification, "Regression": Regression}[task.pop("kind")]
-        return cls(value["fingerprint"], value["sizes"], InputSpace(**space), kind(**task), tuple(value["notes"]))
+        return cls(
+            value["fingerprint"], value["sizes"], InputSpace(**space), kind(**task), tuple(value["notes"])
+        )
 
 
 def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Data, Card]:
@@ -129,7 +137,13 @@ def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Dat
     card = known_card(environment, spec, source)
     if card is None:
         # Walking through every sample costs seconds, so it is done once for each content.
-        card = Card(_walk(spec.id, data), {k: len(v) for k, v in data.splits.items()}, data.space, data.task, data.notes)
+        card = Card(
+            _walk(spec.id, data),
+            {k: len(v) for k, v in data.splits.items()},
+            data.space,
+            data.task,
+            data.notes,
+        )
         used = {str(path): sha256(path / MANIFEST) for path in context.used}
         write_json(memo, {"card": card.json(), "artifacts": used})
     return data, card
@@ -183,7 +197,9 @@ def _check_structure(name: str, data: Data) -> None:
         for sample in split.ids:
             other = owner.setdefault(str(sample), split_name)
             if other != split_name:
-                raise DataError(f"{name}: sample {sample!r} is in split {other!r} and in split {split_name!r}")
+                raise DataError(
+                    f"{name}: sample {sample!r} is in split {other!r} and in split {split_name!r}"
+                )
         if len(set(map(str, split.ids))) != n:
             raise DataError(f"{where}: sample ids are not unique")
 
@@ -231,7 +247,9 @@ def _check_values(where: str, x: NDArray[np.float32], ids: Any, lower: Any, uppe
     axes = tuple(range(1, x.ndim))
     broken = ~np.isfinite(x).all(axis=axes)
     if broken.any():
-        raise DataError(f"{where}: sample {str(ids[broken.argmax()])!r} has NaN or infinite values; remove or mask it")
+        raise DataError(
+            f"{where}: sample {str(ids[broken.argmax()])!r} has NaN or infinite values; remove or mask it"
+        )
     outside = ((x < lower) | (x > upper)).any(axis=axes)
     if outside.any():
         i = int(outside.argmax())

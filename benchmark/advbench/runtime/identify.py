@@ -37,7 +37,9 @@ def _trains(environment: Environment, spec: Spec) -> bool:
     return isinstance(defense, Defense) and defense.tags.trains
 
 
-def network_identity(environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...]) -> dict[str, Any]:
+def network_identity(
+    environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...]
+) -> dict[str, Any]:
     """Everything that decides a network."""
     assert cell.model.spec is not None
     return {

@@ -33,7 +33,9 @@ class Network(nn.Module):
         """Set mean and standard deviation per channel."""
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != self.mean.numel():
-                raise PluginError(f"{self._name}: {name} has {len(values)} entries for {self.mean.numel()} channels")
+                raise PluginError(
+                    f"{self._name}: {name} has {len(values)} entries for {self.mean.numel()} channels"
+                )
         if min(std) <= 0:
             raise PluginError(f"{self._name}: std must be positive, got {list(std)}")
         self.mean.copy_(torch.tensor(mean).view_as(self.mean))
@@ -55,7 +57,9 @@ class Network(nn.Module):
             output = output[:, None]
         if output.shape != (len(x), self._outputs):
             need = f"{self._outputs} {'classes' if self._task == 'classification' else 'targets'}"
-            raise PluginError(f"{self._name} returned shape {tuple(output.shape)} for {len(x)} samples and {need}")
+            raise PluginError(
+                f"{self._name} returned shape {tuple(output.shape)} for {len(x)} samples and {need}"
+            )
         return features, output.float()
 
 

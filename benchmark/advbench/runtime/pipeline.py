@@ -30,6 +30,11 @@ class _Replace(torch.autograd.Function):
         return gradients[0], None
 
 
+def _replace(surrogate: Tensor, value: Tensor) -> Tensor:
+    result: Tensor = _Replace.apply(surrogate, value)  # type: ignore[no-untyped-call]
+    return result
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A network behind its purifying defenses.
@@ -50,14 +55,19 @@ class Pipeline:
         """Draws that an adaptive attack averages over: more than one if a defense is random."""
         return max([defense.draws for defense in self.defenses if defense.tags.stochastic], default=1)
 
-    def forward(self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng, differentiable: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng, differentiable: bool = False
+    ) -> Tensor:
         """Output (b, k) of one chunk."""
         for defense in self.defenses:
             clean = defense.purify(x.detach(), self.space, rng)
             if clean.shape != x.shape:
-                raise PluginError(f"{type(defense).__name__}.purify changed the shape {tuple(x.shape)} to {tuple(clean.shape)}")
-            x = _Replace.apply(defense.surrogate(x, self.space, rng), clean) if differentiable else clean
-        return self.network(_fast_layout(x), extras)
+                raise PluginError(
+                    f"{type(defense).__name__}.purify changed the shape {tuple(x.shape)} to {tuple(clean.shape)}"
+                )
+            x = _replace(defense.surrogate(x, self.space, rng), clean) if differentiable else clean
+        output: Tensor = self.network(_fast_layout(x), extras)
+        return output
 
     def chunks(self, count: int) -> Iterator[tuple[Tensor, int]]:
         """Row indices (chunk,) padded by repeating the last sample, and how many of them are real."""
@@ -73,9 +83,9 @@ class Pipeline:
     def predict(self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng) -> Tensor:
         """Outputs (n, k) without gradients."""
         with torch.no_grad():
-            return self.map(
-                lambda rows: [self.forward(x[rows], take(extras, rows), rng.take(rows))], len(x)
-            )[0]
+            return self.map(lambda rows: [self.forward(x[rows], take(extras, rows), rng.take(rows))], len(x))[
+                0
+            ]
 
     def features(self, x: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """Features (n, d) of the bare network."""

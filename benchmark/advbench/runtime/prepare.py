@@ -24,7 +24,7 @@ from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
-from advbench.runtime.training import Trainer
+from advbench.runtime.training import Trainer, place
 from advbench.suite.grid import Cell
 from advbench.values import Data
 
@@ -62,7 +62,9 @@ class Kitchen:
         started = time.monotonic()
         made_from = network_identity(self.environment, cell, self.card, defenses)
         found = self.environment.store.find("network", made_from)
-        path = self.environment.store.obtain("network", made_from, lambda folder: self._train(cell, model, defenses, folder))
+        path = self.environment.store.obtain(
+            "network", made_from, lambda folder: self._train(cell, model, defenses, folder)
+        )
         network = self.build(cell, model)
         network.load_state_dict(load_file(path / WEIGHTS))
         self._tell(cell, defenses, "loaded" if found else "trained", time.monotonic() - started)
@@ -74,16 +76,21 @@ class Kitchen:
         with isolated_rng(seed_of(cell.seed, "init")):
             module = model.build(self.data.space, self.data.task)
         if not isinstance(module, nn.Module):
-            raise PluginError(f"{cell.model.spec.id}: build returned {type(module).__name__}, not a torch module")
+            raise PluginError(
+                f"{cell.model.spec.id}: build returned {type(module).__name__}, not a torch module"
+            )
         network = Network(module, self.data.space, self.data.task, cell.model.spec.id)
         how = model.normalisation()
         if how == "train":
             if "train" not in self.data.splits:
-                raise PluginError(f"{cell.model.spec.id} is normalised by a training split, which the data set lacks")
+                raise PluginError(
+                    f"{cell.model.spec.id} is normalised by a training split, which the data set lacks"
+                )
             network.normalise_by(*channel_statistics(self.data.splits["train"]))
+        elif not isinstance(how, str):
+            network.normalise_by(list(how[0]), list(how[1]))
         elif how != "none":
-            mean, std = how
-            network.normalise_by(list(mean), list(std))  # type: ignore[arg-type]
+            raise PluginError(f"{cell.model.spec.id}: normalisation {how!r} is neither 'train', 'none' nor (mean, std)")
         return network
 
     def _train(self, cell: Cell, model: Model, defenses: tuple[Spec, ...], folder: Path) -> None:
@@ -97,7 +104,11 @@ class Kitchen:
             torch.set_num_threads(self.threads)
             try:
                 trainers = [component(self.environment, spec) for spec in defenses]
-                trained = trainers[0].train(kit) if trainers and isinstance(trainers[0], Defense) else kit.fit(kit.build())
+                trained = (
+                    trainers[0].train(kit)
+                    if trainers and isinstance(trainers[0], Defense)
+                    else kit.fit(kit.build())
+                )
             finally:
                 torch.set_num_threads(threads)
         if not isinstance(trained, Network):
@@ -110,7 +121,7 @@ class Kitchen:
         self.environment.emit({"event": "network", "label": label, "how": how, "seconds": round(seconds, 3)})
 
     def _finish(self, network: Network) -> Prepared:
-        frozen = freeze(network).to(self.device, memory_format=torch.channels_last)
+        frozen = place(freeze(network), self.device)
         assert isinstance(frozen, Network)
         return Prepared(frozen, weights_hash(frozen))
 
@@ -147,10 +158,14 @@ class Kit:
         """The same model trained without the defense."""
         return self.kitchen.prepare(self.cell, ()).network
 
-    def fit(self, module: nn.Module, *, loss: Callable[..., Any] | None = None, purpose: str = "fit") -> nn.Module:
+    def fit(
+        self, module: nn.Module, *, loss: Callable[..., Any] | None = None, purpose: str = "fit"
+    ) -> nn.Module:
         """Train by the recipe."""
         label = f"{self.cell.model.label} on {self.cell.source.label}"
-        trainer = Trainer(self.data, self.recipe, self.device, self.seed, label, self.kitchen.environment.emit)
+        trainer = Trainer(
+            self.data, self.recipe, self.device, self.seed, label, self.kitchen.environment.emit
+        )
         return trainer.fit(module, loss=loss, purpose=purpose)
 
     def target(self, module: nn.Module, batch: Batch) -> PipelineTarget:
@@ -177,5 +192,3 @@ def _load(module: nn.Module, weights: Any, name: str) -> None:
     except RuntimeError as error:
         lines = " ".join(line.strip() for line in str(error).splitlines()[:4])
         raise UserError(f"{name}: the weights do not fit the network: {lines}") from None
-
-

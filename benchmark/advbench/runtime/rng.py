@@ -20,7 +20,9 @@ class SampleRng:
     one stream, so draw before you repeat.
     """
 
-    def __init__(self, seed: int, purpose: str, ids: Sequence[str] | NDArray[np.str_], device: torch.device) -> None:
+    def __init__(
+        self, seed: int, purpose: str, ids: Sequence[str] | NDArray[np.str_], device: torch.device
+    ) -> None:
         self._keys = [_key(seed, purpose, str(name)) for name in ids]
         self._drawn = np.zeros(len(self._keys), dtype=np.int64)
         self._rows = np.arange(len(self._keys))

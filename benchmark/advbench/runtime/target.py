@@ -35,7 +35,9 @@ class Meter:
         self.forward = torch.zeros(len(self.clean), dtype=torch.int64, device=self.clean.device)
         self.backward = torch.zeros_like(self.forward)
         self.best = self.clean.clone() if self.budget else self.clean
-        self._score = torch.full((len(self.clean),), -torch.inf, dtype=torch.float64, device=self.clean.device)
+        self._score = torch.full(
+            (len(self.clean),), -torch.inf, dtype=torch.float64, device=self.clean.device
+        )
 
     def charge(self, rows: Tensor, forward: int, backward: int) -> Tensor:
         """Count passes for the samples ``rows``; returns which of them were still within the budget.
@@ -68,7 +70,9 @@ class Meter:
             size = ball_norm(x - self.clean[rows], self.minimum_norm)
             score = torch.where(wrong, -size, -torch.inf)
         score = torch.where(within, score, -torch.inf)
-        for start in _distinct(rows):  # a sample may stand in several rows: one at a time, or writes would race
+        for start in _distinct(
+            rows
+        ):  # a sample may stand in several rows: one at a time, or writes would race
             row = rows[start]
             better = start[score[start] > self._score[row]]
             self.best[rows[better]] = x[better]
@@ -115,7 +119,12 @@ class PipelineTarget:
     def take(self, index: Tensor) -> PipelineTarget:
         """The same target for some samples."""
         return PipelineTarget(
-            self.pipeline, take(self.extras, index), self.rng.take(index), self.meter, self.rows[index], self.gradients
+            self.pipeline,
+            take(self.extras, index),
+            self.rng.take(index),
+            self.meter,
+            self.rows[index],
+            self.gradients,
         )
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
@@ -146,7 +155,9 @@ class PipelineTarget:
             with torch.enable_grad():
                 point = x[rows].detach().requires_grad_(True)
                 extras, rng = take(self.extras, rows), self.rng.take(rows)
-                outputs = [self.pipeline.forward(point, extras, rng, differentiable=True) for _ in range(draws)]
+                outputs = [
+                    self.pipeline.forward(point, extras, rng, differentiable=True) for _ in range(draws)
+                ]
                 losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
                 (gradient,) = torch.autograd.grad(losses.sum(), point)
             return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]
@@ -161,7 +172,9 @@ class PipelineTarget:
 
     def _check(self, x: Tensor) -> None:
         if len(x) != len(self.rows):
-            raise PluginError(f"{len(x)} inputs for a target of {len(self.rows)} samples; use target.take(index)")
+            raise PluginError(
+                f"{len(x)} inputs for a target of {len(self.rows)} samples; use target.take(index)"
+            )
 
     def _observe(self, x: Tensor, within: Tensor, output: Tensor) -> None:
         if self.meter.budget:

@@ -36,13 +36,14 @@ def ball_norm(delta: Tensor, norm: str, eps: Tensor | None = None) -> Tensor:
     if norm in COUNTS:
         changed = delta != 0
         count = _rows(changed).sum(1) if norm == "l0" else _rows(changed.any(1)).sum(1)
-        size = count.double()
-        return size if eps is None else _ratio(size, _rows(eps.double()).amax(1).expand_as(size))
+        total = count.double()
+        return total if eps is None else _ratio(total, _rows(eps.double()).amax(1).expand_as(total))
     value = delta.double()
     if eps is not None:
         value = _ratio(value, eps.double().expand_as(value))
     order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
-    return torch.linalg.vector_norm(_rows(value), ord=order, dim=1)
+    size: Tensor = torch.linalg.vector_norm(_rows(value), ord=order, dim=1)
+    return size
 
 
 def _ratio(value: Tensor, scale: Tensor) -> Tensor:
@@ -81,12 +82,16 @@ def project(y: Tensor, x: Tensor, norm: str, eps: Tensor, lower: Tensor, upper: 
     if norm in COUNTS:
         return clip(_keep_largest(y, x, norm, eps), lower, upper)
     inside = clip(y, lower, upper)
-    for _ in range(8):  # rounding of x + delta can leave the ball by an ulp: measure what is stored, then shrink
+    for _ in range(
+        8
+    ):  # rounding of x + delta can leave the ball by an ulp: measure what is stored, then shrink
         size = ball_norm(inside - x, norm, eps)
         if not bool((size > 1).any()):
             return inside
         delta = _shrink((inside.double() - x.double()), norm, eps.double(), size)
-        inside = torch.where(_column(size > 1, x), clip((x.double() + delta).to(x.dtype), lower, upper), inside)
+        inside = torch.where(
+            _column(size > 1, x), clip((x.double() + delta).to(x.dtype), lower, upper), inside
+        )
     return torch.where(_column(ball_norm(inside - x, norm, eps) > 1, x), x, inside)
 
 
@@ -94,7 +99,9 @@ def _shrink(delta: Tensor, norm: str, eps: Tensor, size: Tensor) -> Tensor:
     scaled = _ratio(delta, eps.expand_as(delta)).nan_to_num(0.0, 0.0, 0.0)
     radius = 1 - 2**-22
     if norm == "l2" or not bool((size > 1 + 1e-6).any()):
-        length = torch.linalg.vector_norm(_rows(scaled), ord=2 if norm == "l2" else 1, dim=1).clamp_min(1e-300)
+        length = torch.linalg.vector_norm(_rows(scaled), ord=2 if norm == "l2" else 1, dim=1).clamp_min(
+            1e-300
+        )
         return scaled * _column((radius / length).clamp_max(1.0), delta) * eps
     return _onto_simplex(scaled, radius) * eps
 

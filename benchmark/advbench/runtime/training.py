@@ -46,7 +46,7 @@ class Trainer:
             If the loss is not finite.
         """
         train, valid = self._split("train"), self._split("valid")
-        module = module.to(self.device, memory_format=torch.channels_last)
+        module = place(module, self.device)
         step_loss = loss or self._default_loss(train)
         with isolated_rng(seed_of(self.seed, purpose, "global")):
             best = self._epochs(module.requires_grad_(True), train, valid, step_loss, purpose)
@@ -73,7 +73,9 @@ class Trainer:
                 total += float(value.detach())
             valid_loss, metric = self.validate(module, valid)
             if not math.isfinite(total + valid_loss):
-                raise PluginError(f"training of {self.label} diverged in epoch {epoch + 1}: the loss is not finite")
+                raise PluginError(
+                    f"training of {self.label} diverged in epoch {epoch + 1}: the loss is not finite"
+                )
             self.emit(
                 {"event": "epoch", "label": self.label, "epoch": epoch + 1, "epochs": recipe.epochs}
                 | {"train_loss": total / steps, "valid_loss": valid_loss, "valid_metric": metric}
@@ -109,7 +111,9 @@ class Trainer:
         return class_weights(train.y, self.data.task.outputs).to(self.device)
 
     def _training_batches(self, split: Split, epoch: int, purpose: str) -> Iterator[Batch]:
-        order = np.random.Generator(np.random.Philox(seed_of(self.seed, purpose, "order", epoch))).permutation(len(split))
+        order = np.random.Generator(
+            np.random.Philox(seed_of(self.seed, purpose, "order", epoch))
+        ).permutation(len(split))
         for rows in batches(len(split), self.recipe.batch_size):
             if len(rows) > 1:  # batch normalisation has no statistics of a single sample
                 index = order[rows]
@@ -144,7 +148,9 @@ class Trainer:
 def class_weights(y: Any, classes: int) -> Tensor:
     """Weights ``N / (K n_c)`` in class-index order, (K,) float32; an absent class weighs 0."""
     counts = np.bincount(np.asarray(y), minlength=classes)
-    return torch.tensor(np.divide(len(y), classes * counts, out=np.zeros(classes), where=counts > 0), dtype=torch.float32)
+    return torch.tensor(
+        np.divide(len(y), classes * counts, out=np.zeros(classes), where=counts > 0), dtype=torch.float32
+    )
 
 
 def batch_to(
@@ -161,6 +167,12 @@ def batch_to(
     return x, y, extras
 
 
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on a device, convolutions in channels-last layout: a quarter faster on a CPU."""
+    moved: nn.Module = module.to(device)
+    return moved.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
@@ -170,15 +182,23 @@ def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(
-            parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=nesterov
+            parameters,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=nesterov,
         )
     return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def _schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     total = max(1, recipe.epochs * steps)
     if recipe.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=total + 1, cycle_momentum=False)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=recipe.lr, total_steps=total + 1, cycle_momentum=False
+        )
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -20,7 +20,9 @@ class Verified(NamedTuple):
     violation: Tensor  # bool (b,)
 
 
-def verify(candidate: object, clean: Tensor, space: InputSpace, constraint: Constraint | None, name: str) -> Verified:
+def verify(
+    candidate: object, clean: Tensor, space: InputSpace, constraint: Constraint | None, name: str
+) -> Verified:
     """Clip to the bounds, project what exceeds the budget, and undo what is not finite.
 
     Clipping is a service (an attack may return ``x + eps * sign``); a value that is not finite and a budget
@@ -34,7 +36,9 @@ def verify(candidate: object, clean: Tensor, space: InputSpace, constraint: Cons
     if not isinstance(candidate, Tensor):
         raise PluginError(f"{name} returned {type(candidate).__name__}, not a tensor")
     if candidate.shape != clean.shape:
-        raise PluginError(f"{name} returned shape {tuple(candidate.shape)} for inputs of shape {tuple(clean.shape)}")
+        raise PluginError(
+            f"{name} returned shape {tuple(candidate.shape)} for inputs of shape {tuple(clean.shape)}"
+        )
     if not candidate.is_floating_point():
         raise PluginError(f"{name} returned {candidate.dtype}, not floating point")
     x = candidate.detach().to(clean)

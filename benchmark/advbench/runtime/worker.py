@@ -103,7 +103,11 @@ class Worker:
         self.records.put(record, outcomes)
         self.emit(
             {"event": "cell_finished", "cell": cell_id, "label": cell.label, "computed": True}
-            | {"status": record.status, "reason": record.reason, "seconds": round(time.monotonic() - started, 3)}
+            | {
+                "status": record.status,
+                "reason": record.reason,
+                "seconds": round(time.monotonic() - started, 3),
+            }
         )
 
     def _attempt(self, cell_id: str, cell: Cell) -> tuple[Record, Outcomes | None]:
@@ -117,7 +121,12 @@ class Worker:
                 if self.chunk <= 1:
                     return _failure(cell_id, phase[0], error), None
                 self.chunk //= 2
-                self.emit({"event": "note", "text": f"out of device memory: chunks of {self.chunk} samples from now on"})
+                self.emit(
+                    {
+                        "event": "note",
+                        "text": f"out of device memory: chunks of {self.chunk} samples from now on",
+                    }
+                )
             except CellTimeout:
                 reason = f"{phase[0]}: not done after {self.execution.cell_seconds:g} s"
                 return Record(cell_id, "timeout", reason, {}), None
@@ -219,7 +228,14 @@ class Worker:
         if isinstance(perturbation, Attack):
             attacked = [] if cell.knowledge == "oblivious" else [spec.json() for spec in cell.defense.specs]
         spec = cell.perturbation.spec
-        parts = [cell.dataset.label, cell.model.label, cell.seed, spec.json() if spec else None, cell.budget, attacked]
+        parts = [
+            cell.dataset.label,
+            cell.model.label,
+            cell.seed,
+            spec.json() if spec else None,
+            cell.budget,
+            attacked,
+        ]
         return digest([*parts, cell.knowledge == "blackbox"])
 
     def _crafted(self, cell: Cell, case: Case) -> Crafted:
@@ -245,7 +261,9 @@ class Worker:
     def _versions(self, cell: Cell) -> str:
         specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, cell.perturbation.spec]
         find = self.environment.plugins.find
-        named = {spec.id.split("/")[0]: find(spec.kind, spec.id).distribution for spec in specs if spec is not None}
+        named = {
+            spec.id.split("/")[0]: find(spec.kind, spec.id).distribution for spec in specs if spec is not None
+        }
         return json.dumps(named, sort_keys=True)
 
 

@@ -77,7 +77,9 @@ class Store:
         """An inter-process lock; the system frees it when its holder dies."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{name}.lock", is_singleton=True)  # re-entrant: training a student trains its teacher
+        return FileLock(
+            folder / f"{name}.lock", is_singleton=True
+        )  # re-entrant: training a student trains its teacher
 
     def find(self, kind: str, made_from: Mapping[str, Any]) -> Path | None:
         """The artifact made from exactly this, if it is there."""
@@ -101,7 +103,9 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             make(temporary)
-            files = {str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+            files = {
+                str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob("*")) if p.is_file()
+            }
             write_json(temporary / MANIFEST, {"made_from": made_from, "files": files})
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(path, ignore_errors=True)

@@ -28,7 +28,12 @@ class Record:
 
     def json(self) -> dict[str, Any]:
         """As a mapping."""
-        return {"cell_id": self.cell_id, "status": self.status, "reason": self.reason, "figures": dict(self.figures)}
+        return {
+            "cell_id": self.cell_id,
+            "status": self.status,
+            "reason": self.reason,
+            "figures": dict(self.figures),
+        }
 
 
 class Records:
@@ -94,5 +99,6 @@ def _read(folder: Path, cell_id: str) -> Record | None:
 
 def _save(path: Path, outcomes: Outcomes) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: outcomes[name] for name in sorted(outcomes)})
+    arrays: dict[str, Any] = {name: outcomes[name] for name in sorted(outcomes)}
+    np.savez_compressed(buffer, **arrays)
     path.write_bytes(buffer.getvalue())

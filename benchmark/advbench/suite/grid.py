@@ -45,7 +45,9 @@ class Cell:
     def label(self) -> str:
         """A line for people."""
         shown = [self.dataset.label, self.model.label, self.defense.label, self.perturbation.label]
-        return " / ".join([*shown, *([] if self.knowledge == "none" else [self.knowledge]), f"seed {self.seed}"])
+        return " / ".join(
+            [*shown, *([] if self.knowledge == "none" else [self.knowledge]), f"seed {self.seed}"]
+        )
 
     @property
     def source_spec(self) -> Spec | None:
@@ -54,7 +56,10 @@ class Cell:
 
     def matches(self, patterns: Mapping[str, str]) -> bool:
         """Whether every pattern fits the label or the id on its axis."""
-        return all(any(fnmatch.fnmatchcase(name, pattern) for name in self._names(axis)) for axis, pattern in patterns.items())
+        return all(
+            any(fnmatch.fnmatchcase(name, pattern) for name in self._names(axis))
+            for axis, pattern in patterns.items()
+        )
 
     def _names(self, axis: str) -> list[str]:
         if axis in ("knowledge", "seed"):
@@ -96,14 +101,15 @@ def expand(suite: Suite, plugins: Plugins) -> Grid:
 
 
 def _specs(suite: Suite) -> Iterator[Spec]:
-    for item in (*suite.datasets, *suite.models, *suite.perturbations):
-        if item.spec is not None:
-            yield item.spec
+    yield from (item.spec for item in suite.datasets)
+    yield from (item.spec for item in (*suite.models, *suite.perturbations) if item.spec is not None)
     for defense in suite.defenses:
         yield from defense.specs
 
 
-def _knowledge(suite: Suite, defense: DefenseItem, perturbation: Item, parts: Mapping[Spec, Component]) -> list[str]:
+def _knowledge(
+    suite: Suite, defense: DefenseItem, perturbation: Item, parts: Mapping[Spec, Component]
+) -> list[str]:
     if perturbation.spec is None or not isinstance(parts[perturbation.spec], Attack):
         return ["none"]
     if defense.specs:
@@ -138,7 +144,10 @@ def as_json(cell: Cell) -> dict[str, Any]:
 
     def item(value: Any) -> dict[str, Any]:
         specs = value.specs if isinstance(value, DefenseItem) else (value.spec,)
-        entry: dict[str, Any] = {"label": value.label, "specs": [spec.json() if spec else None for spec in specs]}
+        entry: dict[str, Any] = {
+            "label": value.label,
+            "specs": [spec.json() if spec else None for spec in specs],
+        }
         if isinstance(value, DatasetItem):
             entry |= {"limit": value.limit, "train_on": value.train_on, "split": value.split}
         return entry
@@ -163,7 +172,9 @@ def from_json(value: Mapping[str, Any]) -> Cell:
         dataset=dataset(value["dataset"]),
         source=dataset(value["source"]),
         model=Item(value["model"]["label"], specs(value["model"])[0]),
-        defense=DefenseItem(value["defense"]["label"], tuple(spec for spec in specs(value["defense"]) if spec)),
+        defense=DefenseItem(
+            value["defense"]["label"], tuple(spec for spec in specs(value["defense"]) if spec)
+        ),
         perturbation=Item(value["perturbation"]["label"], specs(value["perturbation"])[0]),
         knowledge=value["knowledge"],
         seed=value["seed"],
