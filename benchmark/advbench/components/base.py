@@ -40,6 +40,8 @@ class Component(BaseModel):
     kind: ClassVar[str] = ""
     tags: ClassVar[Tags] = Tags()
     version: ClassVar[int] = 1
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Parameters that the contract kit tries it with; small sizes keep the kit fast."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,136 @@
+"""From records to the rows of the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advbench.components.base import Attack, Metric, Perturbation
+from advbench.components.identity import canonical, instantiate
+from advbench.engines.planning import Plan, Planned, Worst
+from advbench.evidence.figures import figures, worst_of
+from advbench.evidence.protocol import PROTOCOL, SCHEMA
+from advbench.runtime.data import Environment, known_card, load
+from advbench.store.records import Records
+from advbench.suite.grid import Cell
+from advbench.suite.model import Suite
+
+FAILURES = ("failed", "timeout", "crashed")
+"""Statuses that make a run end with exit code 1."""
+
+ORIGIN = ("weights", "advbench_version", "plugin_versions", "torch_version", "device", "precision")
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Makes rows from the records of one run."""
+
+    suite: Suite
+    environment: Environment
+    records: Records
+
+    def rows(self, plan: Plan) -> list[dict[str, Any]]:
+        """One row for every cell of the plan and one for every worst case."""
+        rows = [self._row(one) for one in plan.cells]
+        status = {row["cell_id"]: row["status"] for row in rows}
+        return rows + [self._worst_row(worst, status) for worst in plan.worst]
+
+    def _row(self, one: Planned) -> dict[str, Any]:
+        row = self._identity(one)
+        if one.cell.skip:
+            return row | {"status": "skipped", "reason": one.cell.skip}
+        record = self.records.get(one.cell_id)
+        # A failure that this run remembers, or has just seen, may stand in no folder.
+        record = record or one.record
+        if record is None:
+            return row | {"status": "skipped", "reason": "not computed: the run was stopped before"}
+        row |= {"status": record.status, "reason": record.reason, **record.figures}
+        if record.status == "ok" and self.suite.metrics:
+            row |= self._metrics(one.cell_id)
+        return row
+
+    def _metrics(self, name: str) -> dict[str, float]:
+        outcomes = self.records.outcomes(name)
+        row = {}
+        for spec in self.suite.metrics:
+            metric = instantiate(self.environment.plugins, spec)
+            assert isinstance(metric, Metric)
+            arrays = (outcomes["target"], outcomes["clean_prediction"], outcomes["perturbed_prediction"])
+            row[spec.id] = float(metric.measure(*arrays))
+        return row
+
+    def _worst_row(self, worst: Worst, status: Mapping[str, str]) -> dict[str, Any]:
+        first = worst.members[0]
+        row = self._identity(first)
+        ids = [one.cell.perturbation.spec.id for one in worst.members if one.cell.perturbation.spec]
+        row |= {
+            "cell_id": worst.cell_id,
+            "kind": "worst-case",
+            "perturbation": f"worst of {len(worst.members)}",
+            "perturbation_id": " + ".join(ids),
+            "perturbation_params": canonical([one.cell.perturbation.label for one in worst.members]),
+        }
+        missing = [one.cell.perturbation.label for one in worst.members if status[one.cell_id] != "ok"]
+        if missing:
+            states = {status[one.cell_id] for one in worst.members}
+            verdict = "failed" if states & set(FAILURES) else "skipped"
+            return row | {"status": verdict, "reason": f"needs {', '.join(missing)}"}
+        records = [record for one in worst.members if (record := self.records.get(one.cell_id)) is not None]
+        merged = worst_of([self.records.outcomes(one.cell_id) for one in worst.members])
+        card = known_card(self.environment, first.cell.dataset.spec, first.cell.source_spec)
+        task = (
+            card.task
+            if card
+            else load(self.environment, first.cell.dataset.spec, first.cell.source_spec)[1].task
+        )
+        figure = figures(merged, task, attack=True)
+        shared = {name: records[0].figures[name] for name in ORIGIN}
+        return row | {"status": "ok", "reason": "", **figure, **shared}
+
+    def _identity(self, one: Planned) -> dict[str, Any]:
+        cell, suite = one.cell, self.suite
+        card = known_card(self.environment, cell.dataset.spec, cell.source_spec)
+        model = cell.model.spec
+        assert model is not None
+        row = {
+            "schema": SCHEMA,
+            "protocol": PROTOCOL,
+            "suite": suite.name,
+            "cell_id": one.cell_id,
+            "kind": "cell",
+            "dataset": cell.dataset.label,
+            "dataset_id": cell.dataset.spec.id,
+            "dataset_params": cell.dataset.spec.params,
+            "fingerprint": card.fingerprint if card else None,
+            "split": cell.dataset.split,
+            "trained_on": cell.source.label,
+            "model": cell.model.label,
+            "model_id": model.id,
+            "model_params": model.params,
+            "defense": cell.defense.label,
+            "defense_id": " + ".join(spec.id for spec in cell.defense.specs) or "none",
+            "defense_params": canonical([spec.parameters for spec in cell.defense.specs]),
+            "perturbation": cell.perturbation.label,
+            "knowledge": cell.knowledge,
+            "targeted": False,
+            "budget_passes": cell.budget,
+            "seed": cell.seed,
+        }
+        return row | self._threat(cell)
+
+    def _threat(self, cell: Cell) -> dict[str, Any]:
+        spec = cell.perturbation.spec
+        if spec is None:
+            return {"perturbation_id": "none", "perturbation_params": "{}"}
+        part = instantiate(self.environment.plugins, spec)
+        assert isinstance(part, Perturbation)
+        ball = part.constraint() if isinstance(part, Attack) else None
+        return {
+            "perturbation_id": spec.id,
+            "perturbation_params": spec.params,
+            "norm": ball.norm if ball else None,
+            "strength": part.strength(),
+            "strength_unit": part.tags.unit,
+            "targeted": bool(getattr(part, "targeted", False)),
+        }
