@@ -180,11 +180,15 @@ def as_number(value: Any) -> float:
     if isinstance(value, str):
         try:
             value = float(Fraction(value.replace(" ", ""))) if "/" in value else float(value)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             raise ValueError(f"expected a number or a fraction such as 8/255, got {value!r}") from None
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(f"expected a finite number, got {value!r}")
-    return float(value)
+    return number
 
 
 @dataclass(frozen=True)

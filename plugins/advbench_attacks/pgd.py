@@ -18,7 +18,6 @@ from advbench.api import (
     Tags,
     Target,
     Task,
-    clip,
     linf_box,
     param,
     project,
@@ -48,7 +47,7 @@ class _Ball:
 
     def project(self, point: Tensor) -> Tensor:
         if self.box is not None:
-            return clip(point, *self.box)
+            return torch.clamp(point, *self.box)
         return project(point, self.x, self.norm, self.eps, *self.bounds)
 
     def draw(self, rng: Rng) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.api import DataError, InputSpace, Split, split_indices
+from advbench.api import InputSpace, Split, split_indices
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -63,22 +63,3 @@ def carve(
     """Splits of the same fractions of every class, of images (n, c, h, w)."""
     parts = split_indices(ids, fractions, seed=seed, labels=y)
     return {name: Split(Pixels(array, rows), y[rows], ids[rows]) for name, rows in parts.items()}
-
-
-def check_every_class(splits: Mapping[str, Split], classes: tuple[str, ...], where: str) -> None:
-    """Every class must have a sample in every split.
-
-    Raises
-    ------
-    DataError
-        Naming the class, its number of samples and the splits that got none.
-    """
-    counts = {name: np.bincount(split.y, minlength=len(classes)) for name, split in splits.items()}
-    for k, label in enumerate(classes):
-        empty = [name for name in counts if counts[name][k] == 0]
-        if empty:
-            total = sum(int(count[k]) for count in counts.values())
-            raise DataError(
-                f"{where}: class {label!r} has {total} samples, too few for the splits: none is left for "
-                f"{', '.join(empty)}; add some, leave the class out or change the fractions"
-            )

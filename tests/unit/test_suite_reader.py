@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.configuration import set_hypothesis_home_dir
 
 from advbench.api import (
     Attack,
@@ -126,14 +125,6 @@ def plugins() -> Plugins:
             Source("broken", "broken 1.0", raises),
         ]
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hypothesis keeps its files outside the working folder."""
-    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
-    yield
-    set_hypothesis_home_dir(None)
 
 
 SMALL = "version: 1\ndatasets: [toy/blobs]\nmodels: [toy/net]\n"
@@ -346,25 +337,32 @@ MISTAKES = {
             "5:5: models[1]: the key 'use' is missing; it names the model",
             "5:6: models[1]: unknown key 'nam' (did you mean 'name'?)",
             "6:5: models[2]: must be the id of a model or a mapping with `use`, got 7",
-            "7:4: models[3]: must be the id of a model or a mapping with `use`, got nothing (write `none` for the undisturbed case)",
+            "7:4: models[3]: must be the id of a model or a mapping with `use`, got nothing "
+            "(write `none` for the undisturbed case)",
             "8:11: models[4].use: must be text, got a list",
         ],
     ),
     "ids": (
         TOP + "models: [toy/nett, twin, toy/blobs,\n  {use: broken/x}, toy/hollow, none]\n",
         [
-            "3:10: models[0]: unknown model 'toy/nett' (did you mean 'toy/net'?); `advbench list models` shows what there is",
-            "3:20: models[1]: model 'twin' is ambiguous: more/twin, toy/twin (broken plugins: broken; see `advbench doctor`)",
-            "3:26: models[2]: unknown model 'toy/blobs' ('toy/blobs' is a dataset); `advbench list models` shows what there is",
-            "4:9: models[3]: broken/x: plugin 'broken' (broken 1.0) is broken: ImportError: libscience.so is missing (*)",
-            "4:20: models[4]: toy/hollow (toys 1.0) cannot be imported: ModuleNotFoundError: No module named 'no_such_module'*",
+            "3:10: models[0]: unknown model 'toy/nett' (did you mean 'toy/net'?); "
+            "`advbench list models` shows what there is",
+            "3:20: models[1]: model 'twin' is ambiguous: more/twin, toy/twin "
+            "(broken plugins: broken; see `advbench doctor`)",
+            "3:26: models[2]: unknown model 'toy/blobs' ('toy/blobs' is a dataset); "
+            "`advbench list models` shows what there is",
+            "4:9: models[3]: broken/x: plugin 'broken' (broken 1.0) is broken: "
+            "ImportError: libscience.so is missing (*)",
+            "4:20: models[4]: toy/hollow (toys 1.0) cannot be imported: "
+            "ModuleNotFoundError: No module named 'no_such_module'*",
             "4:32: models[5]: unknown model 'none'* `advbench list models` shows what there is*",
         ],
     ),
     "parameters": (
         TOP + "models:\n  - use: toy/net\n    params: {widht: 3, bands: [1, x],\n"
         "      recipe: {epochs: -1, optimizer: adm, lrr: 1}}\n  - {use: toy/net, name: b, params: {width: wide}}\n"
-        "  - {use: toy/net, name: c, params: {width: 100, recipe: 3, bands: 1/0}}\n  - {use: toy/net, name: d, params: [1]}\n"
+        "  - {use: toy/net, name: c, params: {width: 100, recipe: 3, bands: 1/0}}\n"
+        "  - {use: toy/net, name: d, params: [1]}\n"
         "  - {use: toy/net, name: e, params: {width: 2.5, bands: x}}\nperturbations: [toy/push]\n",
         [
             "5:14: models[0].params: unknown parameter 'widht' (did you mean 'width'?)",
@@ -383,9 +381,10 @@ MISTAKES = {
         ],
     ),
     "sweeps": (
-        SMALL
-        + "perturbations:\n  - use: toy/push\n    params: {steps: 4}\n    sweep:\n      eps: [8/255, -1, far]\n      steps: [1]\n"
-        "      norm: []\n  - {use: toy/grain, sweep: {sigma: [0.1,\n     2, 0.1], stile: [a]}}\n  - {use: toy/push, sweep: {eps: 3}}\n"
+        SMALL + "perturbations:\n  - use: toy/push\n    params: {steps: 4}\n    sweep:\n"
+        "      eps: [8/255, -1, far]\n      steps: [1]\n"
+        "      norm: []\n  - {use: toy/grain, sweep: {sigma: [0.1,\n     2, 0.1], stile: [a]}}\n"
+        "  - {use: toy/push, sweep: {eps: 3}}\n"
         "  - {use: toy/push, name: p, sweep: [eps]}\n  - {use: grain, name: z, sweep: {style: [a b, a_b, crash]}}\n",
         [
             "8:20: perturbations[0].sweep.eps[1]: a budget is one number >= 0 or a list with one per channel, got -1",
@@ -398,9 +397,9 @@ MISTAKES = {
             "13:34: perturbations[2].sweep.eps: must be a list of values, got 3",
             "14:5: perturbations[3].params: the parameter 'eps' must be given (radius of the ball)",
             "14:37: perturbations[3].sweep: must be a mapping of keys and values, got a list",
+            "15:5: perturbations[4]: toy/grain cannot take these parameters: KeyError: 'crash' (*)",
             "15:5: perturbations[4]: the label 'z(style=a_b)' already belongs to another value of the sweep; "
             "write it as an entry with a `name`",
-            "15:5: perturbations[4]: toy/grain cannot take these parameters: KeyError: 'crash' (*)",
         ],
     ),
     "too many": (
@@ -430,8 +429,8 @@ MISTAKES = {
         ],
     ),
     "compositions": (
-        SMALL
-        + "defenses:\n  - []\n  - [toy/blur, none]\n  - [[toy/blur]]\n  - [toy/blurr, {use: shrink, params: {width: 0}}]\n",
+        SMALL + "defenses:\n  - []\n  - [toy/blur, none]\n  - [[toy/blur]]\n"
+        "  - [toy/blurr, {use: shrink, params: {width: 0}}]\n",
         [
             "5:5: defenses[0]: is empty; it must hold defenses",
             "6:16: defenses[1][1]: 'none' cannot be part of a composition; leave it out",
@@ -465,7 +464,8 @@ MISTAKES = {
             "6:19: exclude[0]: unknown key 'modle' (did you mean 'model'?)",
             "7:12: exclude[1].seed: '3' fits no seed of this suite (known: 0)",
             "7:23: exclude[1].reason: must be text, got ''",
-            "8:5: exclude[2]: says nothing; name at least one of dataset, model, defense, perturbation, knowledge, seed",
+            "8:5: exclude[2]: says nothing; name at least one of "
+            "dataset, model, defense, perturbation, knowledge, seed",
             "9:5: exclude[3]: must be a mapping of keys and values, got 'net'",
             "11:17: exclude[5].knowledge: 'oblivious' fits no knowledge of this suite (known: adaptive, none)",
             "11:42: exclude[5].perturbation: must be text, got a list",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from advbench.components.tags import Tags
 from advbench.values import Budget, Constraint, Data, InputSpace, Task
@@ -35,7 +35,7 @@ class Component(BaseModel):
     ``version`` is bumped whenever the numbers that the component produces may change.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
     tags: ClassVar[Tags] = Tags()
@@ -55,6 +55,17 @@ class Component(BaseModel):
             if field is not None and isinstance(value, Mapping) and isinstance(field.default, BaseModel):
                 merged[name] = {**field.default.model_dump(), **value}
         return merged
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic alone would take true for the number 1, and the text "no" for false."""
+        wanted = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and wanted in (int, float, Budget):
+            raise ValueError(f"expected a number, got {str(value).lower()}")
+        if wanted is bool and not isinstance(value, bool):
+            raise ValueError(f"expected true or false, got {value!r}")
+        return value
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Reason why this component does not fit the data, or None. Asked before any work is done."""

@@ -1,0 +1,1 @@
+"""A plugins folder with the components that the contract kit works with."""

@@ -1,0 +1,132 @@
+"""Pictures in class folders, or named by a CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from advbench.api import Classification, Data, DataContext, DataError, Dataset, Split, Tags, param
+from advbench_vision.augment import Flip, Wiggle
+from advbench_vision.listing import Listed, choose, from_csv, from_folders
+from advbench_vision.pictures import UNREADABLE, read_picture
+from advbench_vision.pixels import carve, remainder, unit_space
+
+PIXELS, INDEX = "pixels.npy", "index.json"
+AT_ONCE = 256  # pictures held in memory while they are decoded
+
+
+class Decoded(NamedTuple):
+    """Pixels (n, c, size, size) of the files that could be read, and why the others could not."""
+
+    pixels: NDArray[np.uint8]
+    names: list[str]
+    broken: dict[str, str]
+
+
+class ImageFolder(Dataset):
+    """Images in class folders, or files and labels of a CSV, as squares of pixels in [0, 1].
+
+    Class ids follow the sorted class names; sample names are paths relative to ``root``. Splits take the same
+    fractions of every class, by a hash of the names. Files that cannot be read are named in the notes and
+    left out, or are an error if ``strict``. Pictures are decoded once and kept as 8-bit pixels. Flips,
+    rotations and shifts are for training batches only.
+    """
+
+    tags = Tags(tasks={"classification"})
+    root: str = param(..., "folder of the class folders, or the one that file names start from", min_length=1)
+    csv: str = param("", "CSV with a header, in root or a data folder, instead of class folders")
+    file_name: str = param("{file}", "file name relative to root, with columns of the CSV in braces")
+    label_column: str = param("label", "column of the CSV with the class")
+    where: dict[str, str] = param({}, "columns of the CSV and the value a row must have in each")
+    merge: dict[str, str] = param({}, "classes to rename; several may get the same name")
+    classes: tuple[str, ...] = param((), "classes to keep, after renaming; all if empty")
+    size: int = param(64, "side of the square that the network sees", unit="pixel", ge=4)
+    crop: int | None = param(None, "side of the central square taken before resizing", unit="pixel", ge=1)
+    channels: Literal["rgb", "grey"] = param("rgb", "colour or grey")
+    flip: Flip = param("horizontal", "flips of training images")
+    rotation: float = param(15.0, "largest rotation of training images", unit="degree", ge=0, le=180)
+    shift: float = param(0.05, "largest shift of training images, as a fraction of the side", ge=0, le=0.5)
+    valid: float = param(0.1, "fraction used to choose the best epoch", ge=0, lt=1)
+    calibration: float = param(0.1, "fraction used to set thresholds", ge=0, lt=1)
+    test: float = param(0.2, "fraction evaluated", gt=0, le=1)
+    split_seed: int = param(0, "which of the possible splits", ge=0)
+    strict: bool = param(False, "refuse the data set if a file cannot be read")
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> ImageFolder:
+        self._fractions()
+        if self.where and not self.csv:
+            raise ValueError("`where` chooses rows of a CSV; give one with `csv`")
+        return self
+
+    def _fractions(self) -> dict[str, float]:
+        return remainder(valid=self.valid, calibration=self.calibration, test=self.test)
+
+    def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
+        """The root folder, whose content includes the file names, and the CSV."""
+        folders = (*data_dirs, Path())
+        root = next((folder / self.root for folder in folders if (folder / self.root).is_dir()), None)
+        table = next((folder / self.csv for folder in (*filter(None, [root]), *folders) if (folder / self.csv).is_file()), None)
+        return [path for path in (root, table) if path is not None]
+
+    def load(self, context: DataContext) -> Data:
+        """List, decode (or take from the cache) and split."""
+        root = context.find(self.root, hint="`root` is a folder in a data folder, or an absolute path")
+        listed = choose(self._list(root, context), self.classes, self.merge)
+        labels = {item.name: item.label for item in listed}
+        classes = tuple(sorted(set(labels.values())))
+        if len(classes) < 2:
+            raise DataError(f"{root}: classification needs two classes, there is only {classes[0]!r}")
+        decoded = self._decode(root, listed, context)
+        notes = tuple(f"left out {root / name}: {reason}" for name, reason in decoded.broken.items())
+        if self.strict and notes:
+            raise DataError(f"{len(notes)} of {len(listed)} images cannot be read (strict): " + "; ".join(notes))
+        y = np.array([classes.index(labels[name]) for name in decoded.names], dtype=np.int64)
+        ids = np.array(decoded.names, dtype=np.str_)
+        splits = carve(decoded.pixels, y, ids, self._fractions(), self.split_seed)
+        _check_every_class(splits, classes, root)
+        wiggle = Wiggle(self.flip, self.rotation, self.shift)
+        still = wiggle == Wiggle("none", 0.0, 0.0)
+        space = unit_space(*decoded.pixels.shape[1:])
+        return Data(space, Classification(classes), splits, augment=None if still else wiggle, notes=notes)
+
+    def _list(self, root: Path, context: DataContext) -> list[Listed]:
+        if not self.csv:
+            return from_folders(root)
+        table = root / self.csv
+        table = table if table.is_file() else context.find(self.csv, hint=f"it is not in {root} either")
+        return from_csv(table, self.file_name, self.label_column, self.where)
+
+    def _decode(self, root: Path, listed: Sequence[Listed], context: DataContext) -> Decoded:
+        names = [item.name for item in listed]
+        key = {"size": self.size, "crop": self.crop, "channels": self.channels, "files": _content(root, names)}
+        read = partial(read_picture, size=self.size, crop=self.crop, grey=self.channels == "grey")
+
+        def make(folder: Path) -> None:
+            broken: dict[str, str] = {}
+            shape = (len(names), 1 if self.channels == "grey" else 3, self.size, self.size)
+            pixels = np.lib.format.open_memmap(folder / "all.npy", mode="w+", dtype=np.uint8, shape=shape)
+            with context.progress("decoding images", len(names)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+                for start in range(0, len(names), AT_ONCE):
+                    chunk = names[start : start + AT_ONCE]
+                    for row, (name, result) in enumerate(zip(chunk, pool.map(lambda n: _attempt(read, root / n), chunk))):
+                        if isinstance(result, str):
+                            broken[name] = result
+                        else:
+                            pixels[start + row] = result
+                    bar.advance(len(chunk))
+            _ = broken, pixels
+
+        folder = context.artifact("pixels", key, make)
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return Decoded(np.load(folder / PIXELS, mmap_mode="r"), index["names"], index["broken"])
