@@ -48,7 +48,12 @@ class ConvNetModule(nn.Module):
         channels, height, width = shape
         blocks: list[nn.Module] = []
         for kernel, out in zip(KERNELS, WIDTHS):
-            blocks += [nn.Conv2d(channels, out, kernel, padding=kernel // 2), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
+            blocks += [
+                nn.Conv2d(channels, out, kernel, padding=kernel // 2),
+                nn.BatchNorm2d(out),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
             channels, height, width = out, height // 2, width // 2
         self.blocks = nn.Sequential(*blocks)
         self.bottleneck = nn.Linear(channels * height * width, features)

@@ -33,7 +33,13 @@ class Remains:
 
 
 def encounter(
-    rng: np.random.Generator, *, mass_ratio: float, pericentre: float, eccentricity: float, time: float, stars: int
+    rng: np.random.Generator,
+    *,
+    mass_ratio: float,
+    pericentre: float,
+    eccentricity: float,
+    time: float,
+    stars: int,
 ) -> Remains:
     """Both discs ``time`` after their closest approach, from a random direction.
 
@@ -62,7 +68,9 @@ def encounter(
     return Remains(seen[:, :-2].T, owner, seen[:, -2:].T, mass)
 
 
-def _disc(rng: np.random.Generator, count: int, mass: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _disc(
+    rng: np.random.Generator, count: int, mass: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Circular orbits in an exponential disc, laid out along a golden-angle spiral: (3, count) each."""
     share = (np.arange(count) + 0.5) / count
     radius = _exponential_quantile(share) * np.sqrt(mass)
@@ -78,11 +86,12 @@ def _disc(rng: np.random.Generator, count: int, mass: float) -> tuple[NDArray[np
 def _exponential_quantile(share: NDArray[np.float64]) -> NDArray[np.float64]:
     radius = np.linspace(0, 1, 400)
     inside = 1 - (1 + radius / DISC_SCALE) * np.exp(-radius / DISC_SCALE)
-    return np.interp(share * inside[-1], inside, radius)
+    found: NDArray[np.float64] = np.interp(share * inside[-1], inside, radius)
+    return found
 
 
 def _tilt(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Disc planes up to 60 degrees from that of the orbit, turning the same way: such passages grow the longest tails."""
+    """Disc planes up to 60 degrees off the orbit, turning the same way: such passages grow the longest tails."""
     angle, node = np.arccos(rng.uniform(0.5, 1.0)), rng.uniform(0, 2 * np.pi)
     about_x = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     about_z = np.array([[np.cos(node), -np.sin(node), 0], [np.sin(node), np.cos(node), 0], [0, 0, 1]])
@@ -106,7 +115,7 @@ def _random_rotation(rng: np.random.Generator) -> NDArray[np.float32]:
 def _approach(
     mass: NDArray[np.float32], pericentre: float, eccentricity: float, before: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Positions and velocities (3, 2) of the two centres ``before`` the closest approach, by integrating back from it."""
+    """Positions and velocities (3, 2) of the centres ``before`` the closest approach: integrate back from there."""
     total = float(mass.sum())
     speed = np.sqrt(total * (1 + eccentricity) / pericentre)
     lever = np.array([-mass[1], mass[0]], dtype=np.float32) / total

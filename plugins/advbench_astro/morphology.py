@@ -9,6 +9,7 @@ from __future__ import annotations
 import galsim
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from advbench_astro.encounter import encounter
 from advbench_astro.population import Appearance, draw_appearance
@@ -20,6 +21,9 @@ SCALE_LENGTH = 1 / 1.678
 """Scale length of an exponential disc over its half-light radius."""
 SERSIC_INDICES = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
 """A few values only: GalSim tabulates a profile once for each."""
+
+PARTICLE_BLUR = 1.2
+"""Pixels, below the seeing of 1.7 (standard deviations): particles must not show as dots."""
 
 Profiles = list[tuple[galsim.GSObject, NDArray[np.float64]]]
 Sheets = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
@@ -84,8 +88,12 @@ def merger(rng: np.random.Generator) -> Light:
         own = Appearance(look.mag_i, look.radius_arcsec, look.reddening + 0.1 * rng.standard_normal())
         bulge = rng.uniform(0.1, 0.4)
         size = 0.12 * scale * np.sqrt(remains.mass[which]) * rng.uniform(0.7, 1.3)
-        core = galsim.Sersic(n=2.0, half_light_radius=float(size)).shear(q=rng.uniform(0.6, 1), beta=_angle(rng))
-        profiles.append((core.shift(*(scale * remains.nuclei[which]).tolist()), own.rates("old", share[which] * bulge)))
+        core = galsim.Sersic(n=2.0, half_light_radius=float(size)).shear(
+            q=rng.uniform(0.6, 1), beta=_angle(rng)
+        )
+        profiles.append(
+            (core.shift(*(scale * remains.nuclei[which]).tolist()), own.rates("old", share[which] * bulge))
+        )
         stars = _deposit(scale * remains.stars[remains.owner == which])
         sheets.append((stars, own.rates(str(rng.choice(["disc", "arms"])), share[which] * (1 - bulge))))
     return Light(profiles, sheets)
@@ -104,7 +112,11 @@ def line_of_sight(rng: np.random.Generator) -> Profiles:
         distance, angle = rng.uniform(2.0, 7.0), rng.uniform(0, 2 * np.pi)
         place = (distance * float(np.cos(angle)), distance * float(np.sin(angle)))
         spheroid = rng.random() < 0.5
-        body = _spheroid(rng, 0.6 * look.radius_arcsec) if spheroid else _neighbour(rng, 0.7 * look.radius_arcsec)
+        body = (
+            _spheroid(rng, 0.6 * look.radius_arcsec)
+            if spheroid
+            else _neighbour(rng, 0.7 * look.radius_arcsec)
+        )
         share = rng.uniform(0.3, 0.9)
         found.append((body.shift(*place), look.rates("old" if spheroid else "disc", share)))
     return found
@@ -123,7 +135,7 @@ def _angle(rng: np.random.Generator) -> galsim.Angle:
     return rng.uniform(0, np.pi) * galsim.radians
 
 
-def _face_on(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _face_on(rng: np.random.Generator) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Grid positions in the plane of a randomly oriented disc, either winding."""
     x, y = sky_grid()
     turn, inclination = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 1.0) * rng.choice([-1, 1])
@@ -141,7 +153,7 @@ def _knots(rng: np.random.Generator, ridge: NDArray[np.float32]) -> NDArray[np.f
 
 
 def _deposit(positions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Star particles (n, 2) in arcsec on the grid, each shared by its four nearest pixels; blurred by one pixel."""
+    """Star particles (n, 2) in arcsec on the grid, each shared by its four nearest pixels and blurred a little."""
     place = positions / PIXEL_SCALE_ARCSEC + (GRID - 1) / 2
     inside = ((place >= 0) & (place < GRID - 1)).all(axis=1)
     corner = np.floor(place[inside]).astype(np.int64)
@@ -150,5 +162,8 @@ def _deposit(positions: NDArray[np.float32]) -> NDArray[np.float32]:
     for dx in (0, 1):
         for dy in (0, 1):
             weight = np.abs(1 - dx - rest[:, 0]) * np.abs(1 - dy - rest[:, 1])
-            sheet += np.bincount((corner[:, 1] + dy) * GRID + corner[:, 0] + dx, weight, minlength=GRID * GRID)
-    return sheet.reshape(GRID, GRID).astype(np.float32)
+            sheet += np.bincount(
+                (corner[:, 1] + dy) * GRID + corner[:, 0] + dx, weight, minlength=GRID * GRID
+            )
+    smooth: NDArray[np.float32] = gaussian_filter(sheet.reshape(GRID, GRID).astype(np.float32), PARTICLE_BLUR)
+    return smooth

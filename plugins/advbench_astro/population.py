@@ -23,7 +23,7 @@ DISC_SIZE = (-0.31, -0.93, 0.29)
 SPHEROID_SIZE = (-0.36, -1.12, 0.45)
 """``ln(half-light radius / arcsec) = slope (i - 22) + intercept``, and its scatter."""
 SIZE_BOOST = 0.75
-"""Added to the logarithm: the extended side of the relation, because nothing smaller shows its shape from the ground."""
+"""Added to the logarithm: the extended side of the relation, because only large galaxies show their shape here."""
 SIZE_RANGE_ARCSEC = (1.1, 3.5)
 
 # AB colours (g - r, r - i)

@@ -77,4 +77,5 @@ def _to_stamp_centre() -> NDArray[np.complex128]:
     middle = (GRID - 1) / 2
     row = np.exp(-2j * np.pi * middle * np.fft.fftfreq(GRID))
     column = np.exp(-2j * np.pi * middle * np.fft.rfftfreq(GRID))
-    return row[:, None] * column
+    phase: NDArray[np.complex128] = row[:, None] * column
+    return phase

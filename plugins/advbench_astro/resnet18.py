@@ -24,7 +24,9 @@ class ResNet18(Model):
     version: ClassVar[int] = 1
 
     features: int = param(256, "width of the bottleneck", ge=1)
-    dropout: float = param(0.5, "probability of dropping an activation of the last stage in training", ge=0, lt=1)
+    dropout: float = param(
+        0.5, "probability of dropping an activation of the last stage in training", ge=0, lt=1
+    )
     recipe: Recipe = param(Recipe(lr=1e-3, epochs=8, weight_decay=1e-4), "how it is trained")
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
@@ -55,7 +57,10 @@ class ResNet18Module(nn.Module):
         stages: list[nn.Module] = []
         before = WIDTHS[0]
         for width in WIDTHS:
-            stages += [BasicBlock(before, width, stride=1 if width == before else 2), BasicBlock(width, width, stride=1)]
+            stages += [
+                BasicBlock(before, width, stride=1 if width == before else 2),
+                BasicBlock(width, width, stride=1),
+            ]
             before = width
         self.stages = nn.Sequential(*stages)
         self.pool = nn.Sequential(nn.Dropout(dropout), nn.AdaptiveAvgPool2d(1))
@@ -85,7 +90,9 @@ class BasicBlock(nn.Module):
         )
         self.carry: nn.Module = nn.Identity()
         if stride != 1 or before != width:
-            self.carry = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
+            self.carry = nn.Sequential(
+                nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, before, h, w) to (b, width, h / stride, w / stride)."""

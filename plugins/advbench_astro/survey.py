@@ -53,7 +53,7 @@ BANDS = (
 def count_rate(band: Band, magnitude: float, airmass: float = AIRMASS) -> float:
     """Electrons per second from a source of this AB magnitude: ``zp 10^(-0.4 (m + k (X - 1.2) - 24))``."""
     dimmed = magnitude + band.extinction * (airmass - ZERO_POINT_AIRMASS)
-    return band.zero_point * 10 ** (-0.4 * (dimmed - 24.0))
+    return float(band.zero_point * 10 ** (-0.4 * (dimmed - 24.0)))
 
 
 def sky_rate(band: Band) -> float:
@@ -63,7 +63,7 @@ def sky_rate(band: Band) -> float:
 
 def psf_fwhm_arcsec(band: Band) -> float:
     """Atmospheric seeing: full width at half maximum at zenith times airmass^0.6."""
-    return band.zenith_fwhm * AIRMASS**0.6
+    return float(band.zenith_fwhm * AIRMASS**0.6)
 
 
 def psf(band: Band) -> galsim.GSObject:
@@ -86,13 +86,14 @@ def noise_sigma(flux: ArrayLike, depth: str) -> NDArray[np.float32]:
     Photon noise of sky and source: the variance is ``(sky + flux) / t`` with the exposure time t of the depth.
     """
     sky, time = _per_band(depth)
-    return np.sqrt((sky + np.maximum(np.asarray(flux, dtype=np.float32), 0)) / time)
+    sigma: NDArray[np.float32] = np.sqrt((sky + np.maximum(np.asarray(flux, dtype=np.float32), 0)) / time)
+    return sigma
 
 
 def observe(flux: NDArray[np.float32], depth: str, name: str, seed: int) -> NDArray[np.float32]:
     """One exposure of the noiseless ``flux`` (3, h, w), sky-subtracted, in e-/s.
 
-    The draw depends on the sample's name, the depth and the seed alone. A pixel collects more than 200 electrons
+    The draw depends on the sample's name, the depth and the seed alone. A pixel collects more than 2000 electrons
     in every band and depth, so that Poisson noise is drawn as Gaussian noise of the same variance.
     """
     digest = hashlib.blake2b(f"{seed}:{depth}:{name}".encode(), digest_size=16).digest()

@@ -55,6 +55,10 @@ class FGSM(Attack):
         entries, channels = len(self.eps.values), space.shape[0]
         return None if entries in (1, channels) else f"eps has {entries} entries for {channels} channels"
 
+    def passes(self) -> int:
+        """One forward and one backward pass."""
+        return 2
+
     def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
         """`fgsm` with these parameters; the harness clips to the bounds."""
         return fgsm(x, y, target, eps=self.eps.like(x), loss=self.loss)

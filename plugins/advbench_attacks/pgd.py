@@ -46,8 +46,9 @@ class _Ball:
         return _Ball(self.norm, self.x[index], self.eps[index], self.bounds, box)
 
     def project(self, point: Tensor) -> Tensor:
+        """The projection; ``point`` may be overwritten."""
         if self.box is not None:
-            return torch.clamp(point, *self.box)
+            return point.clamp_(*self.box)
         return project(point, self.x, self.norm, self.eps, *self.bounds)
 
     def draw(self, rng: Rng) -> Tensor:
@@ -164,7 +165,7 @@ def _ascend(point: Tensor, active: _Active, best: _Best, *, steps: int, loss: st
             point, gradient, active = point[keep], gradient[keep], active.take(keep)
         # An entry of the gradient that is not finite says nothing: it moves nowhere.
         step = steepest_step(gradient.nan_to_num(0.0, 0.0, 0.0), active.ball.norm, active.alpha)
-        point = active.ball.project(point + step)
+        point = active.ball.project(step.add_(point))
     best.update(active, point, active.target.output(point))
 
 
@@ -211,6 +212,10 @@ class PGD(Attack):
             if budget is not None and len(budget.values) not in (1, channels):
                 return f"{name} has {len(budget.values)} entries for {channels} channels"
         return None
+
+    def passes(self) -> int:
+        """A forward and a backward pass for each step, and a forward pass to judge the last point of a run."""
+        return self.restarts * (2 * self.steps + 1)
 
     def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
         """`pgd` with these parameters."""

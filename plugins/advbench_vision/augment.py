@@ -45,5 +45,9 @@ class Wiggle:
         # Output to input coordinates; the ratio keeps angles true for images that are not square.
         top = torch.stack([across * cos, -across * sin * ratio, offset[:, 0]], dim=1)
         bottom = torch.stack([along * sin / ratio, along * cos, offset[:, 1]], dim=1)
-        grid = functional.affine_grid(torch.stack([top, bottom], dim=1).to(x), list(x.shape), align_corners=False)
-        return functional.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        grid = functional.affine_grid(
+            torch.stack([top, bottom], dim=1).to(x), list(x.shape), align_corners=False
+        )
+        return functional.grid_sample(
+            x, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )

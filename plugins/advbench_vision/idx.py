@@ -42,7 +42,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     magic = struct.pack(">HBB", 0, UNSIGNED_BYTE, dimensions)
     if content[:4] != magic:
         found = content[:4].hex() or "nothing"
-        raise DataError(f"{path}: not an IDX file of bytes with {dimensions} axes: starts with {found}, not {magic.hex()}")
+        raise DataError(
+            f"{path}: not an IDX file of bytes with {dimensions} axes: starts with {found}, not {magic.hex()}"
+        )
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise DataError(f"{path}: truncated: the header needs {start} bytes, the file has {len(content)}")
@@ -50,13 +52,17 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     expected, found_bytes = math.prod(shape), len(content) - start
     if expected != found_bytes:
         what = "truncated" if found_bytes < expected else "too long"
-        raise DataError(f"{path}: {what}: the header announces {expected} bytes of shape {shape}, there are {found_bytes}")
+        raise DataError(
+            f"{path}: {what}: the header announces {expected} bytes of shape {shape}, there are {found_bytes}"
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
 def candidates(folders: Sequence[str], stem: str) -> list[str]:
     """Names under which a file may lie, relative to a data folder, the most specific first."""
-    return [f"{folder}{stem}{suffix}" for folder in (*(f"{f}/" for f in folders), "") for suffix in (".gz", "")]
+    return [
+        f"{folder}{stem}{suffix}" for folder in (*(f"{f}/" for f in folders), "") for suffix in (".gz", "")
+    ]
 
 
 def locate(folders: Sequence[str], data_dirs: Sequence[Path]) -> list[Path]:
@@ -90,7 +96,9 @@ def load_idx(
     images, y = _pair(home, TRAIN, len(classes))
     test_images, test_y = _pair(home, TEST, len(classes))
     if images.shape[1:] != test_images.shape[1:]:
-        raise DataError(f"{home}: training images are {images.shape[1:]}, test images {test_images.shape[1:]}")
+        raise DataError(
+            f"{home}: training images are {images.shape[1:]}, test images {test_images.shape[1:]}"
+        )
     splits = carve(images[:, None], y, _names("train", len(y)), fractions, seed)
     splits |= carve(test_images[:, None], test_y, _names("test", len(test_y)), {"test": 1.0}, seed)
     return Data(unit_space(1, *images.shape[1:]), Classification(classes), splits)

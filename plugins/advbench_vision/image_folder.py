@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
 from advbench.api import Classification, Data, DataContext, DataError, Dataset, Split, Tags, param
 from advbench_vision.augment import Flip, Wiggle
+from advbench_vision.decoding import Decoder
 from advbench_vision.listing import Listed, choose, from_csv, from_folders
-from advbench_vision.pictures import UNREADABLE, read_picture
 from advbench_vision.pixels import carve, remainder, unit_space
-
-PIXELS, INDEX = "pixels.npy", "index.json"
-AT_ONCE = 256  # pictures held in memory while they are decoded
-
-
-class Decoded(NamedTuple):
-    """Pixels (n, c, size, size) of the files that could be read, and why the others could not."""
-
-    pixels: NDArray[np.uint8]
-    names: list[str]
-    broken: dict[str, str]
 
 
 class ImageFolder(Dataset):
@@ -76,29 +59,32 @@ class ImageFolder(Dataset):
         """The root folder, whose content includes the file names, and the CSV."""
         folders = (*data_dirs, Path())
         root = next((folder / self.root for folder in folders if (folder / self.root).is_dir()), None)
-        table = next((folder / self.csv for folder in (*filter(None, [root]), *folders) if (folder / self.csv).is_file()), None)
-        return [path for path in (root, table) if path is not None]
+        if root is None or not self.csv:
+            return [root] if root is not None else []
+        tables = (folder / self.csv for folder in (root, *folders))
+        return [root, *[path for path in tables if path.is_file()][:1]]
 
     def load(self, context: DataContext) -> Data:
         """List, decode (or take from the cache) and split."""
         root = context.find(self.root, hint="`root` is a folder in a data folder, or an absolute path")
-        listed = choose(self._list(root, context), self.classes, self.merge)
-        labels = {item.name: item.label for item in listed}
+        labels = {
+            item.name: item.label for item in choose(self._list(root, context), self.classes, self.merge)
+        }
         classes = tuple(sorted(set(labels.values())))
         if len(classes) < 2:
             raise DataError(f"{root}: classification needs two classes, there is only {classes[0]!r}")
-        decoded = self._decode(root, listed, context)
-        notes = tuple(f"left out {root / name}: {reason}" for name, reason in decoded.broken.items())
+        decoder = Decoder(self.size, self.crop, self.channels == "grey")
+        pixels, names, broken = decoder.decode(root, list(labels), context)
+        notes = tuple(f"left out {name}: {reason}" for name, reason in broken.items())
         if self.strict and notes:
-            raise DataError(f"{len(notes)} of {len(listed)} images cannot be read (strict): " + "; ".join(notes))
-        y = np.array([classes.index(labels[name]) for name in decoded.names], dtype=np.int64)
-        ids = np.array(decoded.names, dtype=np.str_)
-        splits = carve(decoded.pixels, y, ids, self._fractions(), self.split_seed)
+            raise DataError(
+                f"{root}: {len(notes)} of {len(labels)} images cannot be read: {'; '.join(notes)}"
+            )
+        y = np.array([classes.index(labels[name]) for name in names], dtype=np.int64)
+        splits = carve(pixels, y, np.array(names, dtype=np.str_), self._fractions(), self.split_seed)
         _check_every_class(splits, classes, root)
-        wiggle = Wiggle(self.flip, self.rotation, self.shift)
-        still = wiggle == Wiggle("none", 0.0, 0.0)
-        space = unit_space(*decoded.pixels.shape[1:])
-        return Data(space, Classification(classes), splits, augment=None if still else wiggle, notes=notes)
+        space = unit_space(pixels.shape[1], self.size, self.size)
+        return Data(space, Classification(classes), splits, augment=self._augment(), notes=notes)
 
     def _list(self, root: Path, context: DataContext) -> list[Listed]:
         if not self.csv:
@@ -107,26 +93,22 @@ class ImageFolder(Dataset):
         table = table if table.is_file() else context.find(self.csv, hint=f"it is not in {root} either")
         return from_csv(table, self.file_name, self.label_column, self.where)
 
-    def _decode(self, root: Path, listed: Sequence[Listed], context: DataContext) -> Decoded:
-        names = [item.name for item in listed]
-        key = {"size": self.size, "crop": self.crop, "channels": self.channels, "files": _content(root, names)}
-        read = partial(read_picture, size=self.size, crop=self.crop, grey=self.channels == "grey")
+    def _augment(self) -> Wiggle | None:
+        wiggle = Wiggle(self.flip, self.rotation, self.shift)
+        return None if wiggle == Wiggle("none", 0.0, 0.0) else wiggle
 
-        def make(folder: Path) -> None:
-            broken: dict[str, str] = {}
-            shape = (len(names), 1 if self.channels == "grey" else 3, self.size, self.size)
-            pixels = np.lib.format.open_memmap(folder / "all.npy", mode="w+", dtype=np.uint8, shape=shape)
-            with context.progress("decoding images", len(names)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-                for start in range(0, len(names), AT_ONCE):
-                    chunk = names[start : start + AT_ONCE]
-                    for row, (name, result) in enumerate(zip(chunk, pool.map(lambda n: _attempt(read, root / n), chunk))):
-                        if isinstance(result, str):
-                            broken[name] = result
-                        else:
-                            pixels[start + row] = result
-                    bar.advance(len(chunk))
-            _ = broken, pixels
 
-        folder = context.artifact("pixels", key, make)
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return Decoded(np.load(folder / PIXELS, mmap_mode="r"), index["names"], index["broken"])
+def _check_every_class(splits: Mapping[str, Split], classes: tuple[str, ...], root: Path) -> None:
+    counts = {name: np.bincount(split.y, minlength=len(classes)) for name, split in splits.items()}
+    poor = []
+    for k, label in enumerate(classes):
+        empty = [name for name in counts if counts[name][k] == 0]
+        if empty:
+            poor.append(
+                f"{label!r} ({sum(int(count[k]) for count in counts.values())} images, none in {', '.join(empty)})"
+            )
+    if poor:
+        raise DataError(
+            f"{root}: too few images for the splits: {'; '.join(poor)}; "
+            "add images, leave classes out with `classes`, or change the fractions"
+        )

@@ -63,7 +63,7 @@ def from_csv(path: Path, name_template: str, label_column: str, where: Mapping[s
     for line, row in _rows(path, [*re.findall(r"{(\w+)}", name_template), label_column, *where]):
         if any(row[column] != value for column, value in where.items()):
             continue
-        name = re.sub(r"{(\w+)}", lambda match: str(row[match[1]]), name_template)
+        name = _filled(name_template, row)
         if not name or not row[label_column]:
             raise DataError(f"{path}, line {line}: the {'label' if name else 'file name'} is empty")
         if name in found:
@@ -89,10 +89,16 @@ def choose(listed: Sequence[Listed], classes: Sequence[str], merge: Mapping[str,
     return [item for item in renamed if not classes or item.label in classes]
 
 
+def _filled(template: str, row: Mapping[str, str]) -> str:
+    return re.sub(r"{(\w+)}", lambda match: row[match[1]], template)
+
+
 def _all_there(wanted: Sequence[str] | Mapping[str, str], labels: set[str]) -> None:
     missing = sorted(set(wanted) - labels)
     if missing:
-        raise DataError(f"there is no class {', '.join(map(repr, missing))}; there are {', '.join(sorted(labels))}")
+        raise DataError(
+            f"there is no class {', '.join(map(repr, missing))}; there are {', '.join(sorted(labels))}"
+        )
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -102,7 +108,9 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
             header = reader.fieldnames or []
             missing = sorted(set(columns) - set(header))
             if missing:
-                raise DataError(f"{path}: there is no column {', '.join(map(repr, missing))}; there are {', '.join(header)}")
+                raise DataError(
+                    f"{path}: there is no column {', '.join(map(repr, missing))}; there are {', '.join(header)}"
+                )
             for row in reader:
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:

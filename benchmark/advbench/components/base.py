@@ -146,6 +146,10 @@ class Attack(Perturbation):
         """
         raise NotImplementedError
 
+    def passes(self) -> int | None:
+        """Most passes (forward plus backward) per sample that it spends, if it can say; only plans use it."""
+        return None
+
     def constraint(self) -> Constraint | None:
         """The ball that the result promises to stay in, or None (minimum-norm, spatial)."""
         eps = getattr(self, "eps", None)

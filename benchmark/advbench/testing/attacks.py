@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ def returns_inputs_of_the_same_kind(subject: Subject) -> None:
     stage = _stage(attack)
     result, x = _perturb(attack, stage), stage.samples.x
     require(isinstance(result, Tensor), f"returned {type(result).__name__}, not a tensor")
-    require(result.shape == x.shape, f"returned shape {tuple(result.shape)} for inputs of shape {tuple(x.shape)}")
+    require(
+        result.shape == x.shape, f"returned shape {tuple(result.shape)} for inputs of shape {tuple(x.shape)}"
+    )
     require(result.dtype == x.dtype, f"returned {result.dtype} for inputs of {x.dtype}")
     require(result.device == x.device, f"returned a tensor on {result.device} for inputs on {x.device}")
     require(not result.requires_grad, "the result requires a gradient; detach it")
@@ -127,7 +129,9 @@ def batch_independence(subject: Subject) -> None:
         _require_same(everyone, craft_with(stage, attack, name, batch=batch), f"batches of {batch}")
     order = [5, 0, 11, 3, 8, 2, 7]
     some = craft_with(stage.take(order), attack, name)
-    kept = Crafted(everyone.x[order], everyone.violation[order], everyone.forward[order], everyone.backward[order])
+    kept = Crafted(
+        everyone.x[order], everyone.violation[order], everyone.forward[order], everyone.backward[order]
+    )
     _require_same(kept, some, "some of the samples in another order")
 
 
@@ -273,7 +277,9 @@ def stronger_than_noise(subject: Subject) -> str:
     if constraint is None:
         return f"breaks {broken} of {len(stage.samples)}"
     noise = _broken(stage, _noise(stage, constraint))
-    require(broken >= noise, f"breaks {broken} samples of {len(stage.samples)}, noise of the same size {noise}")
+    require(
+        broken >= noise, f"breaks {broken} samples of {len(stage.samples)}, noise of the same size {noise}"
+    )
     size = ball_norm(crafted.x - stage.samples.x, constraint.norm, constraint.eps.like(crafted.x)).max()
     require(size > 0, "changes nothing")
     return f"breaks {broken} of {len(stage.samples)}, noise {noise}"

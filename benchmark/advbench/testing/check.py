@@ -140,7 +140,9 @@ class BoundCheck:
             except Skip as reason:
                 reasons.append(str(reason))
             except Exception as error:
-                raise Broken(f"{subject.entry.id} {_shown(subject)}: {self.check.name}: {_words(error)}") from error
+                raise Broken(
+                    f"{subject.entry.id} {_shown(subject)}: {self.check.name}: {_words(error)}"
+                ) from error
         if not found:
             raise Skip(reasons[0] if reasons else "no examples")
         return ", ".join(dict.fromkeys(message for message in found if message))

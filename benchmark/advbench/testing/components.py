@@ -62,7 +62,9 @@ def parameters_round_trip(subject: Subject) -> None:
 def parameters_have_help(subject: Subject) -> None:
     """Every parameter says what it is: `advbench info` shows it."""
     missing = [name for name, field in type(subject.component).model_fields.items() if not field.description]
-    require(not missing, f"no help text for {', '.join(missing)}; make parameters with param(default, 'help')")
+    require(
+        not missing, f"no help text for {', '.join(missing)}; make parameters with param(default, 'help')"
+    )
 
 
 def has_summary(subject: Subject) -> None:
@@ -89,7 +91,9 @@ def tags_are_consistent(subject: Subject) -> None:
     require(set(tags.norms) <= set(NORMS), f"tags.norms {sorted(tags.norms)} are not among {NORMS}")
     require(not tags.strength or tags.strength in fields, f"tags.strength: no parameter {tags.strength!r}")
     if tags.strength:
-        require(not isinstance(getattr(component, tags.strength), (str, BaseModel)), "tags.strength: no number")
+        require(
+            not isinstance(getattr(component, tags.strength), (str, BaseModel)), "tags.strength: no number"
+        )
     if isinstance(component, Defense):
         _stages_are_consistent(component)
     if isinstance(component, Attack):
@@ -100,17 +104,24 @@ def tags_are_consistent(subject: Subject) -> None:
 
 
 def _stages_are_consistent(defense: Defense) -> None:
-    require(any(getattr(defense.tags, tag) for tag in STAGES), "a defense trains, purifies or detects: set a tag")
+    require(
+        any(getattr(defense.tags, tag) for tag in STAGES), "a defense trains, purifies or detects: set a tag"
+    )
     for tag, method in STAGES.items():
         defined = getattr(type(defense), method) is not getattr(Defense, method)
-        require(getattr(defense.tags, tag) == defined, f"tags.{tag} is {not defined}, but {method}() tells otherwise")
+        require(
+            getattr(defense.tags, tag) == defined,
+            f"tags.{tag} is {not defined}, but {method}() tells otherwise",
+        )
 
 
 def _budget_is_consistent(attack: Attack) -> None:
     norm = getattr(attack, "norm", None)
     require(norm is None or norm in attack.tags.norms, f"norm {norm!r} is not among tags.norms")
     eps = getattr(attack, "eps", None)
-    require(eps is None or isinstance(eps, Budget), "`eps` must be a Budget, so that the harness can verify it")
+    require(
+        eps is None or isinstance(eps, Budget), "`eps` must be a Budget, so that the harness can verify it"
+    )
     constraint = attack.constraint()
     if constraint is not None:
         require(constraint.norm in NORMS, f"the norm {constraint.norm!r} is not among {NORMS}")

@@ -1,0 +1,88 @@
+"""What a run says at its end: the table, the counts, why rows have no result, and what was written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from advbench.cli.table import show_table
+from advbench.display.live import STYLES
+from advbench.display.words import duration, plural
+from advbench.engines.session import Result
+from advbench.evidence.leaderboard import Row
+
+WRITTEN = ("leaderboard.csv", "report.html", "suite.yaml", "run.json", "ledger.jsonl", "cells", "inputs", "figures")
+"""What a run may write, in the order in which it is named."""
+
+DATA = "data: "
+
+
+def show_result(result: Result, out: Path, seconds: float, console: Console) -> None:
+    """Print the end of a run."""
+    if result.interrupted:
+        _interrupted(result, console)
+        return
+    show_table(result.rows, console, str(result.leaderboard))
+    console.print()
+    _data_errors(result.rows, console)
+    _reasons(result.rows, console)
+    for problem in result.problems:
+        console.print(Text(f"warning: {problem}", "yellow"))
+    _counts(result, seconds, console)
+    written = [f"{name}/" if (out / name).is_dir() else name for name in WRITTEN if (out / name).exists()]
+    console.print(Text.assemble("wrote ", (str(result.leaderboard), "bold")), soft_wrap=True)
+    console.print(Text(f"      {out}: {', '.join(written)}", "dim"), soft_wrap=True)
+
+
+def kept_cells(result: Result) -> tuple[int, int]:
+    """Cells of the plan that have a record, and cells that can have one."""
+    possible = {one.cell_id for one in result.plan.cells if not one.cell.skip}
+    kept = {row["cell_id"] for row in result.rows if row["status"] != "skipped"} & possible
+    return len(kept), len(possible)
+
+
+def _interrupted(result: Result, console: Console) -> None:
+    kept, possible = kept_cells(result)
+    words = f"interrupted: {kept} of {plural(possible, 'cell')} are kept; run the same command again to go on"
+    console.print(Text(words, "bold yellow"))
+
+
+def _data_errors(rows: list[Row], console: Console) -> None:
+    """A data set that cannot be read fails all its rows; its message comes first, once."""
+    lost: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if str(row["reason"]).startswith(DATA):
+            lost[str(row["reason"]).removeprefix(DATA)].add(str(row["dataset"]))
+    for message, labels in lost.items():
+        head = Text(f"data set {', '.join(sorted(labels))} cannot be used: ", "bold red")
+        console.print(head.append(message, "red"), soft_wrap=True)
+
+
+def _reasons(rows: list[Row], console: Console) -> None:
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        if row["status"] != "ok" and row["kind"] == "cell" and not str(row["reason"]).startswith(DATA):
+            label = " / ".join(str(row[name]) for name in ("dataset", "model", "defense", "perturbation"))
+            groups[str(row["status"]), str(row["reason"])].append(label)
+    for (status, reason), labels in sorted(groups.items()):
+        line = Text(f"{len(labels)} {status}", STYLES.get(status, "")).append(f": {reason}", "default")
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"    {labels[0]}{more}", "dim"), soft_wrap=True)
+    needy = sum(row["status"] != "ok" for row in rows if row["kind"] == "worst-case")
+    if needy:
+        verb = "needs" if needy == 1 else "need"
+        console.print(Text(f"{plural(needy, 'worst-case row')} {verb} cells that have no result", "dim"))
+
+
+def _counts(result: Result, seconds: float, console: Console) -> None:
+    reused = sum(one.record is not None for one in result.plan.cells)
+    states = Text(", ").join(
+        Text(f"{count} {status}", STYLES.get(status, "")) for status, count in sorted(result.counts.items())
+    )
+    line = Text(f"{plural(len(result.rows), 'row')}: ").append_text(states)
+    line.append(f"; {result.plan.pending} computed, {reused} reused, in {duration(seconds)}")
+    console.print(line)

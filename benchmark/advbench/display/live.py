@@ -1,0 +1,149 @@
+"""Progress in a terminal: finished cells scroll by, what is at work stays at the bottom."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from advbench.display.base import Outlook
+from advbench.display.tracker import Tracker
+from advbench.display.words import duration
+
+STYLES = {"ok": "green", "skipped": "yellow", "failed": "bold red", "timeout": "bold red", "crashed": "bold red"}
+"""Colour of each status."""
+
+MARGIN = 4
+"""Lines of the terminal that stay free below what is at work."""
+
+
+class LiveDisplay:
+    """An overall bar, and a line for every cell, training and slow work in progress."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
+        self._console = console
+        self._tracker = Tracker(clock)
+        self._lock = threading.RLock()  # the terminal is refreshed by another thread
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=8, transient=True
+        )
+
+    def __enter__(self) -> LiveDisplay:
+        """Begin to show."""
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove what is in progress; finished lines stay."""
+        self._live.stop()
+
+    def expect(self, outlook: Outlook) -> None:
+        """Take note of what is to come."""
+        with self._lock:
+            self._tracker.outlook = outlook
+
+    def print(self, text: str) -> None:
+        """A line above the bars."""
+        self._console.print(Text(text))
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show an event."""
+        with self._lock:
+            self._tracker.hear(event)
+        tell = getattr(self, f"_{event['event']}", None)
+        if tell is not None:
+            self._console.print(tell(event), soft_wrap=False)
+
+    def _cell_finished(self, event: Mapping[str, Any]) -> RenderableType:
+        status = event["status"]
+        line = _row(1)
+        label = Text(self._tracker.shown(event["label"]), overflow="ellipsis", no_wrap=True)
+        line.add_row(Text(status, STYLES.get(status, "")), label, Text(duration(event["seconds"]), "dim"))
+        if not event["reason"]:
+            return line
+        return Group(line, Text(f"        {event['reason']}", STYLES.get(status, "")))
+
+    def _network(self, event: Mapping[str, Any]) -> RenderableType:
+        line = _row(1)
+        label = Text(f"{event['label']} {event['how']}", overflow="ellipsis", no_wrap=True)
+        line.add_row(Text("network", "cyan"), label, Text(duration(event["seconds"]), "dim"))
+        return line
+
+    def _note(self, event: Mapping[str, Any]) -> RenderableType:
+        return Text(f"note: {event['text']}", "yellow")
+
+    # --- what is in progress ------------------------------------------------------------------------------------
+
+    def render(self) -> RenderableType:
+        """The lines at the bottom."""
+        with self._lock:
+            tracker = self._tracker
+            rows = [*self._bars(), *self._trainings(), *self._cells()]
+            room = max(1, self._console.height - MARGIN)
+            at_work = _row(2)
+            for row in rows[:room]:
+                at_work.add_row(*row)
+            if tracker.started_at is None:
+                self._spinner.update(text=Text("looking at the data", "cyan"))
+                return Group(self._spinner, at_work)
+            return Group(self._overall(), at_work)
+
+    def _overall(self) -> RenderableType:
+        tracker = self._tracker
+        left = tracker.remaining
+        words = f"{duration(tracker.elapsed)}" + (f", about {duration(left)} left" if left is not None else "")
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        bar = ProgressBar(total=max(1, tracker.pending), completed=tracker.finished)
+        line.add_row(Text(f"{tracker.finished}/{tracker.pending} cells", "bold"), bar, Text(words, "bold"))
+        return line
+
+    def _bars(self) -> list[tuple[RenderableType, ...]]:
+        return [
+            (Text("data", "cyan"), Text(label), _bar(bar.done, bar.total), Text(f"{bar.done}/{bar.total}"))
+            for label, bar in self._tracker.bars.items()
+        ]
+
+    def _trainings(self) -> list[tuple[RenderableType, ...]]:
+        rows: list[tuple[RenderableType, ...]] = []
+        for one in self._tracker.trainings.values():
+            left = one.seconds_per_epoch * (one.epochs - one.epoch)
+            figures = " ".join(f"{value:.3g}" for value in one.figures.values())
+            detail = f"{one.epoch}/{one.epochs}  {figures}  {duration(left)} left"
+            rows.append((Text("training", "cyan"), Text(one.label), _bar(one.epoch, one.epochs), Text(detail)))
+        return rows
+
+    def _cells(self) -> list[tuple[RenderableType, ...]]:
+        now = self._tracker.clock()
+        return [
+            (Text("cell", "cyan"), Text(self._tracker.shown(cell.label)), "", Text(duration(now - cell.since)))
+            for cell in self._tracker.running.values()
+        ]
+
+
+def _bar(done: float, total: float) -> ProgressBar:
+    return ProgressBar(total=max(1, total), completed=done, width=12)
+
+
+def _row(details: int) -> Table:
+    """A line in columns: what, its label as far as there is room, and details."""
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(width=8, no_wrap=True)
+    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    for _ in range(details):
+        line.add_column(no_wrap=True, justify="right")
+    return line

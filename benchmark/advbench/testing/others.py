@@ -1,0 +1,112 @@
+"""Checks of metrics, engines and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advbench.components.base import Component, Engine, Figure, Metric
+from advbench.components.loader import Plugins
+from advbench.engines.session import Options, Session
+from advbench.runtime.jobs import Execution, Job
+from advbench.store.files import write_text
+from advbench.suite.grid import expand
+from advbench.suite.reader import read_suite
+from advbench.testing.check import CheckFunction, Subject, require
+from advbench.testing.toybox import toys
+
+TOYBOX = Path(toys.__file__).parent
+SUITE = """\
+version: 1
+name: toys
+datasets: [toys/blobs]
+models: [toys/small]
+perturbations: [none, toys/step]
+"""
+
+
+def metric_checks(cls: type[Component]) -> list[CheckFunction]:
+    """For metrics."""
+    return [measures_a_number]
+
+
+def engine_checks(cls: type[Component]) -> list[CheckFunction]:
+    """For engines."""
+    return [runs_job_files, starts_nothing_once_stopped]
+
+
+def figure_checks(cls: type[Component]) -> list[CheckFunction]:
+    """For figures."""
+    return [draws_below_the_run]
+
+
+def measures_a_number(subject: Subject) -> None:
+    """One float for outcomes of each task, twice the same; the arrays are left alone."""
+    metric = subject.component
+    assert isinstance(metric, Metric)
+    generator = np.random.default_rng(0)
+    for task in sorted(metric.tags.tasks):
+        outcomes: list[Any] = [generator.integers(3, size=20) for _ in range(3)]
+        if task == "regression":
+            outcomes = [generator.random((20, 1)) for _ in range(3)]
+        before = [array.copy() for array in outcomes]
+        first, second = metric.measure(*outcomes), metric.measure(*outcomes)
+        require(
+            isinstance(first, (float, np.floating)), f"measure returned {type(first).__name__}, not a float"
+        )
+        require(
+            first == second or (first != first and second != second),
+            "measure gives two numbers for one input",
+        )
+        require(all(map(np.array_equal, outcomes, before)), "measure changes its inputs in place")
+
+
+def _engine(subject: Subject) -> Engine:
+    assert isinstance(subject.component, Engine)
+    return subject.component
+
+
+def _empty_job(subject: Subject) -> Path:
+    execution = Execution(
+        store=str(subject.folder / "store"), run_dir=str(subject.folder / "run"), device="cpu"
+    )
+    return Job("empty", {}, execution).write(subject.folder / "empty.json")
+
+
+def runs_job_files(subject: Subject) -> None:
+    """A job without cells runs through and finishes none."""
+    events: list[dict[str, Any]] = []
+    _engine(subject).run([_empty_job(subject)], events.append, lambda: False)
+    finished = [event for event in events if event["event"] == "cell_finished"]
+    require(not finished, f"tells of cells that the job does not have: {finished}")
+
+
+def starts_nothing_once_stopped(subject: Subject) -> None:
+    """With `stop` true from the beginning no job is read."""
+    _engine(subject).run([subject.folder / "no-such-job.json"], lambda event: None, lambda: True)
+
+
+def draws_below_the_run(subject: Subject) -> str:
+    """Draws a small finished run; the files it returns exist and lie in the run's folder."""
+    figure = subject.component
+    assert isinstance(figure, Figure)
+    run = finished_run(subject.folder)
+    files = [Path(path) for path in figure.draw(run)]
+    require(files, "draws nothing")
+    for path in files:
+        require(path.is_file() and path.stat().st_size, f"{path.name} was not written")
+        require(path.resolve().is_relative_to(run.resolve()), f"{path} is not below the run's folder")
+    return ", ".join(path.name for path in files)
+
+
+def finished_run(folder: Path) -> Path:
+    """A run of three toys: leaderboard, records and all."""
+    write_text(folder / "toys.yaml", SUITE)
+    plugins = Plugins.discover([TOYBOX])
+    grid = expand(read_suite(folder / "toys.yaml", plugins), plugins)
+    options = Options(folder / "store", folder / "run", plugins_dirs=(TOYBOX,), device="cpu")
+    result = Session(grid, options, plugins, lambda event: None).run(["check"])
+    require(result.exit_code == 0, f"the run failed: {dict(result.counts)}")
+    return options.out
