@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "scipy", "pandas", "sklearn", "matplotlib", "safetensors", "PIL", "galsim", "astropy", "h5py")
+HEAVY = (
+    "torch",
+    "scipy",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+    "safetensors",
+    "PIL",
+    "galsim",
+    "astropy",
+    "h5py",
+)
 """Libraries that the core does without until it computes something; they come and go with torch."""
 
 LIGHT = find_spec("torch") is None

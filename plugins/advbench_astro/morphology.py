@@ -22,6 +22,8 @@ SCALE_LENGTH = 1 / 1.678
 SERSIC_INDICES = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0)
 """A few values only: GalSim tabulates a profile once for each."""
 
+NUCLEUS_WITHIN_ARCSEC = 8.0
+"""Both nuclei of a merger lie in the stamp, this far from its centre at most."""
 PARTICLE_BLUR = 1.2
 """Pixels, below the seeing of 1.7 (standard deviations): particles must not show as dots."""
 
@@ -80,7 +82,8 @@ def merger(rng: np.random.Generator) -> Light:
         time=rng.uniform(0.4, 4.0),
         stars=3000,
     )
-    scale = look.radius_arcsec / 0.6
+    farthest = float(np.linalg.norm(remains.nuclei, axis=1).max())
+    scale = min(look.radius_arcsec / 0.6, NUCLEUS_WITHIN_ARCSEC / farthest)
     profiles: Profiles = []
     sheets: Sheets = []
     share = remains.mass / remains.mass.sum()

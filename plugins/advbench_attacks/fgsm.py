@@ -23,8 +23,7 @@ def fgsm(x: Tensor, y: Tensor, target: Target, *, eps: Tensor, loss: str = "marg
     loss
         See `Target.evaluate`.
     """
-    # The sign of an entry that is not a number says nothing: such an entry stays.
-    return x + eps * target.input_gradient(x, y, loss).nan_to_num().sign()
+    return x + eps * target.input_gradient(x, y, loss).sign()
 
 
 class FGSM(Attack):

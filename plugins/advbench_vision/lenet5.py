@@ -42,7 +42,7 @@ class LeNet5(Model):
     """
 
     tags = Tags(reference="https://arxiv.org/abs/1902.07623")
-    recipe: Recipe = param(Recipe(lr=2e-3, batch_size=64, epochs=8, weight_decay=0.0), "how it is trained")
+    recipe: Recipe = param(Recipe(lr=2e-3, batch_size=64, epochs=6, weight_decay=0.0), "how it is trained")
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Images of at least 4x4 pixels."""

@@ -161,6 +161,19 @@ def test_a_gradient_that_is_no_number_does_not_spoil_the_point(norm):
     assert ((found - x).flatten(1)[:, 1] < -0.03).all()
 
 
+def test_a_point_without_a_prediction_is_kept_as_wrong():
+    class Breaks(nn.Module):
+        def forward(self, x):
+            value = x.flatten(1)[:, 0]
+            return torch.stack([value, -value], 1).where(value[:, None] > 0.2, torch.nan)
+
+    x = torch.full((2, *SHAPE), 0.5)
+    target = StandIn(Breaks(), classes(2), WIDE, 2)
+    y = torch.zeros(2, dtype=torch.int64)
+    found = PGD(eps=0.5, alpha=0.125, steps=6, random_start=False).perturb(x, y, target, KeyedRng(range(2)))
+    assert torch.allclose(found[:, 0, 0, 0], torch.tensor(0.125), atol=1e-6)
+
+
 def test_passes_end_with_success():
     x, y, target, _, distance = linear_case(2)
     steps, alpha = 20, 0.25 * float(distance["linf"].median())

@@ -39,7 +39,7 @@ def test_noise_belongs_to_the_sample():
 
 def test_inputs_and_the_global_generator_are_left_alone():
     state = torch.get_rng_state()
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float16, torch.float32, torch.float64):
         x = random_tensor(3, *SHAPE).to(dtype)
         original = x.clone()
         found = GaussianNoise().corrupt(x, SPACE, KeyedRng(range(3)))

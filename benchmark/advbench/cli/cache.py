@@ -31,7 +31,9 @@ def ls(cache: Path | None) -> None:
         click.echo(f"{columns}  {describe(artifact)}")
     records = [path for path in (store.root / "cells").glob("*.json") if not path.name.startswith(".")]
     total = size(_size([store.root]))
-    click.echo(f"{plural(len(artifacts), 'artifact')}, {plural(len(records), 'cell record')}, {total} in {store.root}")
+    click.echo(
+        f"{plural(len(artifacts), 'artifact')}, {plural(len(records), 'cell record')}, {total} in {store.root}"
+    )
 
 
 @command.command("verify")
@@ -52,7 +54,9 @@ def verify(cache: Path | None) -> int:
     names = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
     broken = [name for name in names if Records([folder]).get(name) is None]
     for name in broken:
-        click.echo(f"{click.style('damaged', fg='red')} {folder / name}.json: the cell is computed again when needed")
+        click.echo(
+            f"{click.style('damaged', fg='red')} {folder / name}.json: the cell is computed again when needed"
+        )
     checked = f"{plural(len(artifacts), 'artifact')} and {plural(len(names), 'cell record')} checked"
     click.echo(f"{checked}, {len(damaged) + len(broken)} damaged")
     return 1 if damaged or broken else 0

@@ -35,5 +35,7 @@ def command(ids: tuple[str, ...], verbose: bool, plugins_dirs: tuple[Path, ...])
         for result in results:
             if verbose or result.status != "passed":
                 message = f": {result.message}" if result.message else ""
-                click.echo(f"  {click.style(f'{result.status:<7}', fg=MARKS.get(result.status))} {result.name}{message}")
+                click.echo(
+                    f"  {click.style(f'{result.status:<7}', fg=MARKS.get(result.status))} {result.name}{message}"
+                )
     return 1 if failed else 0

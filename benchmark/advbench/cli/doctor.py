@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from advbench.components.loader import Plugins
 from advbench.display.words import plural, size
 from advbench.store.artifacts import default_root
 
+WIDTH = 90
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+).*?(extra == ['\"](?P<extra>[^'\"]+)['\"])?$")
 
 
@@ -44,7 +46,9 @@ def command(data: tuple[Path, ...], cache: Path | None, plugins_dirs: tuple[Path
     _cache(report, cache or default_root())
     _data(report, data)
     _plugins(report, Plugins.discover(plugins_dirs))
-    click.echo("\n" + (f"{plural(report.broken, 'thing')} broken, see above" if report.broken else "all is well"))
+    click.echo(
+        "\n" + (f"{plural(report.broken, 'thing')} broken, see above" if report.broken else "all is well")
+    )
     return 1 if report.broken else 0
 
 
@@ -70,15 +74,17 @@ def _packages(report: Report) -> None:
     groups: dict[str, list[str]] = {}
     for requirement in metadata.requires("advbench") or []:
         match = _REQUIREMENT.match(requirement)
-        if match and match["name"] != "advbench":
+        if match and match["name"] != "advbench" and match["extra"] != "all":
             groups.setdefault(match["extra"] or "", []).append(match["name"])
     for name in groups.pop("", []):
         version = _version(name)
         report.line(name, version or "missing", broken=version is None)
     for extra, names in groups.items():
-        found = {name: _version(name) for name in names}
-        words = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())
-        report.line(f"[{extra}]", words)
+        missing = [name for name in names if _version(name) is None]
+        found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        words = f"not installed: {', '.join(missing)}" if missing else found
+        for index, line in enumerate(textwrap.wrap(words, WIDTH)):
+            report.line("" if index else f"[{extra}]", line)
 
 
 def _version(name: str) -> str | None:

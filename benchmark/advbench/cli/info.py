@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import fields
@@ -15,12 +16,13 @@ from advbench.cli.find import find_entries
 from advbench.cli.main import COMMANDS
 from advbench.cli.options import plugins_dir
 from advbench.cli.parameters import Parameter, parameters
-from advbench.components.base import Attack, Component, Corruption
+from advbench.components.base import Attack, Corruption
 from advbench.components.loader import Plugins
 from advbench.components.registry import Entry
 from advbench.components.tags import TASKS, Tags
 
 WIDTH = 100
+"""Characters of a line, if the terminal has as many."""
 
 
 @click.command("info", help=COMMANDS["info"])
@@ -35,7 +37,9 @@ def command(id: str, plugins_dirs: tuple[Path, ...]) -> None:
 
 def _described(entry: Entry) -> Iterator[str]:
     cls = entry.load()
-    kind = {Attack: "attack", Corruption: "corruption"}.get(_base(cls), entry.kind)
+    kind = (
+        "attack" if issubclass(cls, Attack) else "corruption" if issubclass(cls, Corruption) else entry.kind
+    )
     yield f"{click.style(entry.id, bold=True)}  {kind}, version {cls.version}, from {entry.distribution}"
     yield f"{cls.__module__}:{cls.__name__}"
     yield ""
@@ -54,26 +58,23 @@ def _described(entry: Entry) -> Iterator[str]:
         yield f"{click.style('reference', bold=True)}  {cls.tags.reference}"
 
 
-def _base(cls: type[Component]) -> type[Component]:
-    return next((base for base in (Attack, Corruption) if issubclass(cls, base)), Component)
-
-
 def _table(found: list[Parameter]) -> Iterator[str]:
     """Name, type and default in columns; the help stands beside them, or below where they are too wide."""
     columns = [(one.name, one.type, one.default) for one in found]
     widths = [min(32, max((len(row[i]) for row in columns), default=0)) for i in range(3)]
     indent = 2 + sum(widths) + 6
+    room = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     for one, row in zip(found, columns):
         cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths))
         words = one.help + (f" [{one.unit}]" if one.unit else "")
-        fits = all(len(cell) <= width for cell, width in zip(row, widths)) and indent < 70
+        fits = all(len(cell) <= width for cell, width in zip(row, widths)) and indent < room - 30
         if fits:
-            lines = textwrap.wrap(words, WIDTH - indent) or [""]
+            lines = textwrap.wrap(words, room - indent) or [""]
             yield f"  {cells}  {lines[0]}".rstrip()
             yield from (" " * indent + line for line in lines[1:])
         else:
             yield f"  {'  '.join(row)}".rstrip()
-            yield from (" " * 6 + line for line in textwrap.wrap(words, WIDTH - 6))
+            yield from (" " * 6 + line for line in textwrap.wrap(words, room - 6))
 
 
 def _tags(tags: Tags) -> Iterator[str]:

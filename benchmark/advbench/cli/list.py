@@ -29,10 +29,13 @@ def command(kind: str | None, as_json: bool, plugins_dirs: tuple[Path, ...]) -> 
     wanted = kind_of(kind) if kind else None
     plugins = Plugins.discover(plugins_dirs)
     entries = [entry for entry in plugins.registry() if wanted in (None, entry.kind)]
-    broken = [(plugin.namespace, plugin.distribution, plugin.error) for plugin in plugins.all() if plugin.error]
+    broken = [
+        (plugin.namespace, plugin.distribution, plugin.error) for plugin in plugins.all() if plugin.error
+    ]
     if as_json:
         components = [
-            {"kind": e.kind, "id": e.id, "summary": e.summary(), "distribution": e.distribution} for e in entries
+            {"kind": e.kind, "id": e.id, "summary": e.summary(), "distribution": e.distribution}
+            for e in entries
         ]
         names = ("namespace", "distribution", "error")
         complaints = [dict(zip(names, one, strict=True)) for one in broken]

@@ -126,7 +126,9 @@ class Selection:
             for axis, pattern in patterns.items():
                 if not any(cell.matches({axis: pattern}) for cell in grid.cells):
                     labels = {cell.labels[axis] for cell in grid.cells}
-                    raise UserError(f"--only {axis}={pattern} fits no {axis} of this suite{near(pattern, labels)}")
+                    raise UserError(
+                        f"--only {axis}={pattern} fits no {axis} of this suite{near(pattern, labels)}"
+                    )
         return grid
 
     def execution(self, grid: Grid) -> dict[str, Any]:

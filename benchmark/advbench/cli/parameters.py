@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,14 @@ from pydantic.fields import FieldInfo
 from advbench.components.identity import canonical
 from advbench.values import Budget
 
-NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", type(None): "null", Any: "anything"}
+NAMES = {
+    bool: "true | false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    type(None): "null",
+    Any: "anything",
+}
 LISTS = (list, tuple, set, frozenset, Sequence)
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
 
@@ -52,7 +58,7 @@ def _inside(model: type[BaseModel], field: FieldInfo, prefix: str) -> list[Param
         value: Any = given
         for part in one.name.removeprefix(prefix).split("."):
             value = value.get(part, ...) if isinstance(value, dict) else ...
-        default = one.default if value is ... or isinstance(value, dict) else json.dumps(value)
+        default = one.default if value is ... or isinstance(value, dict) else text_of(value)
         listed.append(Parameter(one.name, one.type, default, one.unit, one.help))
     return listed
 
@@ -81,7 +87,9 @@ def limits(field: FieldInfo) -> str:
     """``" >= 1, <= 64"``: the constraints of a field."""
     found = []
     for constraint in field.metadata:
-        found += [f"{sign} {getattr(constraint, name)}" for name, sign in SIGNS.items() if hasattr(constraint, name)]
+        found += [
+            f"{sign} {getattr(constraint, name)}" for name, sign in SIGNS.items() if hasattr(constraint, name)
+        ]
         for name, word in (("min_length", "at least"), ("max_length", "at most")):
             if hasattr(constraint, name):
                 found.append(f"{word} {getattr(constraint, name)} long")
@@ -92,15 +100,18 @@ def _default(field: FieldInfo, nested: bool) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    if nested and isinstance(value, BaseModel):
-        return ""
+    return "" if nested and isinstance(value, BaseModel) else text_of(value)
+
+
+def text_of(value: Any) -> str:
+    """A default as one would write it in a suite."""
     if isinstance(value, Budget):
         value = value.json()
     if isinstance(value, str):
         return value or '""'
     try:
         return canonical(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # a value that has no JSON
         return str(value)
 
 

@@ -73,7 +73,7 @@ def worst_status_of(worst: Worst) -> tuple[str, str]:
 def as_document(plan: Plan, needed: Iterable[Network], costs: Iterable[Spending]) -> dict[str, Any]:
     """The plan as plain values. ``cell_id`` is null while the data are unknown: their content is part of it."""
     attack = {cost.label: cost.attack for cost in costs}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in plan.cells:
         unknown = {one.cell.dataset.label, one.cell.source.label} & set(plan.unknown_data)
         status, reason = status_of(one)
@@ -83,7 +83,9 @@ def as_document(plan: Plan, needed: Iterable[Network], costs: Iterable[Spending]
     for worst in plan.worst:
         status, reason = worst_status_of(worst)
         first = worst.members[0].cell
-        names = {"kind": "worst-case", "cell_id": None, **first.labels, "perturbation": worst_label(worst)}
+        unknown = {first.dataset.label, first.source.label} & set(plan.unknown_data)
+        names = {"kind": "worst-case", "cell_id": None if unknown else worst.cell_id, **first.labels}
+        names |= {"perturbation": worst_label(worst)}
         members = [one.cell.perturbation.label for one in worst.members]
         rows.append({**names, "status": status, "reason": reason, "members": members})
     return {

@@ -34,7 +34,9 @@ def _device(ctx: click.Context, option: click.Parameter, value: str) -> str:
 
 
 EXECUTION = (
-    click.option("--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."
+    ),
     click.option("--engine", help="Engine: serial, process, or the id of another  [default: serial]"),
     click.option(
         "--workers",
@@ -166,4 +168,6 @@ def check_device(device: str) -> None:
 
     present = [one.name for one in describe().accelerators]
     if not present or (":" in device and device not in present):
-        raise UserError(f"--device {device}: there is no such device here; there are {', '.join(['cpu', *present])}")
+        raise UserError(
+            f"--device {device}: there is no such device here; there are {', '.join(['cpu', *present])}"
+        )

@@ -14,7 +14,16 @@ from advbench.display.words import duration, plural
 from advbench.engines.session import Result
 from advbench.evidence.leaderboard import Row
 
-WRITTEN = ("leaderboard.csv", "report.html", "suite.yaml", "run.json", "ledger.jsonl", "cells", "inputs", "figures")
+WRITTEN = (
+    "leaderboard.csv",
+    "report.html",
+    "suite.yaml",
+    "run.json",
+    "ledger.jsonl",
+    "cells",
+    "inputs",
+    "figures",
+)
 """What a run may write, in the order in which it is named."""
 
 DATA = "data: "

@@ -91,7 +91,9 @@ def number(row: Row, name: str) -> str:
     value: Any = row.get(name)
     if not isinstance(value, (int, float)) or math.isnan(value):
         return ""
-    return f"{value:.3f}" if row.get("metric") == "accuracy" or name == "attack_success_rate" else f"{value:.3g}"
+    return (
+        f"{value:.3f}" if row.get("metric") == "accuracy" or name == "attack_success_rate" else f"{value:.3g}"
+    )
 
 
 def _interval(row: Row) -> str:
@@ -113,7 +115,9 @@ def fitted(columns: Sequence[Column], width: int) -> list[Column]:
         widest = max(elastic, key=lambda i: sizes[i])
         sizes[widest] -= 1
     return [
-        column._replace(heading=shorten(column.heading, size), cells=[shorten(cell, size) for cell in column.cells])
+        column._replace(
+            heading=shorten(column.heading, size), cells=[shorten(cell, size) for cell in column.cells]
+        )
         for column, size in zip(columns, sizes)
     ]
 

@@ -26,6 +26,8 @@ from advbench.components.registry import Entry, Register, Registry, last_words
 from advbench.errors import PluginError, PluginLoadError, UserError
 
 GROUP = "advbench"
+CORE = "core"
+"""The plugin that comes with advbench and cannot be switched off: the engines."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Plugins:
         only, without = _names("ADVBENCH_PLUGINS"), _names("ADVBENCH_DISABLE_PLUGINS")
         by_name: dict[str, list[Source]] = defaultdict(list)
         for source in sources:
-            if (not only or source.namespace in only) and source.namespace not in without:
+            chosen = (not only or source.namespace in only) and source.namespace not in without
+            if chosen or source.namespace == CORE:
                 by_name[source.namespace].append(source)
         return cls(_settle(name, found) for name, found in sorted(by_name.items()))
 

@@ -10,17 +10,28 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from advbench.display.base import Outlook
+from advbench.display.plain import epoch_figures
 from advbench.display.tracker import Tracker
 from advbench.display.words import duration
 
-STYLES = {"ok": "green", "skipped": "yellow", "failed": "bold red", "timeout": "bold red", "crashed": "bold red"}
+STYLES = {
+    "ok": "green",
+    "skipped": "yellow",
+    "failed": "bold red",
+    "timeout": "bold red",
+    "crashed": "bold red",
+}
 """Colour of each status."""
+
+WIDE = 100
+"""Columns from which on there is room for the time that a training still takes."""
 
 MARGIN = 4
 """Lines of the terminal that stay free below what is at work."""
@@ -34,9 +45,7 @@ class LiveDisplay:
         self._tracker = Tracker(clock)
         self._lock = threading.RLock()  # the terminal is refreshed by another thread
         self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=8, transient=True
-        )
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> LiveDisplay:
         """Begin to show."""
@@ -67,19 +76,15 @@ class LiveDisplay:
             self._console.print(tell(event), soft_wrap=False)
 
     def _cell_finished(self, event: Mapping[str, Any]) -> RenderableType:
-        status = event["status"]
-        line = _row(1)
-        label = Text(self._tracker.shown(event["label"]), overflow="ellipsis", no_wrap=True)
-        line.add_row(Text(status, STYLES.get(status, "")), label, Text(duration(event["seconds"]), "dim"))
+        style = STYLES.get(event["status"], "")
+        label = self._tracker.shown(event["label"])
+        line = _row(event["status"], label, duration(event["seconds"]), style=style)
         if not event["reason"]:
             return line
-        return Group(line, Text(f"        {event['reason']}", STYLES.get(status, "")))
+        return Group(line, Padding(Text(event["reason"], style), (0, 0, 0, 9)))
 
     def _network(self, event: Mapping[str, Any]) -> RenderableType:
-        line = _row(1)
-        label = Text(f"{event['label']} {event['how']}", overflow="ellipsis", no_wrap=True)
-        line.add_row(Text("network", "cyan"), label, Text(duration(event["seconds"]), "dim"))
-        return line
+        return _row("network", f"{event['label']} {event['how']}", duration(event["seconds"]))
 
     def _note(self, event: Mapping[str, Any]) -> RenderableType:
         return Text(f"note: {event['text']}", "yellow")
@@ -91,19 +96,18 @@ class LiveDisplay:
         with self._lock:
             tracker = self._tracker
             rows = [*self._bars(), *self._trainings(), *self._cells()]
-            room = max(1, self._console.height - MARGIN)
-            at_work = _row(2)
-            for row in rows[:room]:
-                at_work.add_row(*row)
+            at_work = rows[: max(1, self._console.height - MARGIN)]
             if tracker.started_at is None:
                 self._spinner.update(text=Text("looking at the data", "cyan"))
-                return Group(self._spinner, at_work)
-            return Group(self._overall(), at_work)
+                return Group(self._spinner, *at_work)
+            return Group(self._overall(), *at_work)
 
     def _overall(self) -> RenderableType:
         tracker = self._tracker
         left = tracker.remaining
-        words = f"{duration(tracker.elapsed)}" + (f", about {duration(left)} left" if left is not None else "")
+        words = f"{duration(tracker.elapsed)}" + (
+            f", about {duration(left)} left" if left is not None else ""
+        )
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(no_wrap=True)
         line.add_column(ratio=1)
@@ -112,38 +116,37 @@ class LiveDisplay:
         line.add_row(Text(f"{tracker.finished}/{tracker.pending} cells", "bold"), bar, Text(words, "bold"))
         return line
 
-    def _bars(self) -> list[tuple[RenderableType, ...]]:
+    def _bars(self) -> list[RenderableType]:
         return [
-            (Text("data", "cyan"), Text(label), _bar(bar.done, bar.total), Text(f"{bar.done}/{bar.total}"))
+            _row("data", label, _bar(bar.done, bar.total), f"{bar.done}/{bar.total}")
             for label, bar in self._tracker.bars.items()
         ]
 
-    def _trainings(self) -> list[tuple[RenderableType, ...]]:
-        rows: list[tuple[RenderableType, ...]] = []
+    def _trainings(self) -> list[RenderableType]:
+        rows = []
         for one in self._tracker.trainings.values():
-            left = one.seconds_per_epoch * (one.epochs - one.epoch)
-            figures = " ".join(f"{value:.3g}" for value in one.figures.values())
-            detail = f"{one.epoch}/{one.epochs}  {figures}  {duration(left)} left"
-            rows.append((Text("training", "cyan"), Text(one.label), _bar(one.epoch, one.epochs), Text(detail)))
+            detail = f"{one.epoch}/{one.epochs}  {epoch_figures(one.figures)}"
+            if self._console.width >= WIDE:
+                detail += f"  {duration(one.seconds_per_epoch * (one.epochs - one.epoch))} left"
+            rows.append(_row("training", one.label, _bar(one.epoch, one.epochs), detail))
         return rows
 
-    def _cells(self) -> list[tuple[RenderableType, ...]]:
-        now = self._tracker.clock()
-        return [
-            (Text("cell", "cyan"), Text(self._tracker.shown(cell.label)), "", Text(duration(now - cell.since)))
-            for cell in self._tracker.running.values()
-        ]
+    def _cells(self) -> list[RenderableType]:
+        now, shown = self._tracker.clock(), self._tracker.shown
+        cells = self._tracker.running.values()
+        return [_row("cell", shown(cell.label), duration(now - cell.since)) for cell in cells]
 
 
 def _bar(done: float, total: float) -> ProgressBar:
     return ProgressBar(total=max(1, total), completed=done, width=12)
 
 
-def _row(details: int) -> Table:
+def _row(what: str, label: str, *details: RenderableType, style: str = "cyan") -> RenderableType:
     """A line in columns: what, its label as far as there is room, and details."""
     line = Table.grid(padding=(0, 1), expand=True)
-    line.add_column(width=8, no_wrap=True)
+    line.add_column(width=8, no_wrap=True, style=style)
     line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    for _ in range(details):
-        line.add_column(no_wrap=True, justify="right")
+    for _ in details:
+        line.add_column(no_wrap=True, justify="right", style="" if len(details) > 1 else "dim")
+    line.add_row(what, Text(label), *details)
     return line

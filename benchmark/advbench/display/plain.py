@@ -55,7 +55,11 @@ class PlainDisplay:
         tracker = self._tracker
         width = len(str(tracker.pending))
         left = tracker.remaining
-        end = f"   about {duration(left)} left" if left is not None and tracker.finished < tracker.pending else ""
+        end = (
+            f"   about {duration(left)} left"
+            if left is not None and tracker.finished < tracker.pending
+            else ""
+        )
         reason = f"\n{' ' * (2 * width + 4)}{event['reason']}" if event["reason"] else ""
         return (
             f"[{tracker.finished:{width}d}/{tracker.pending}] {event['status']:<7} "
@@ -85,6 +89,6 @@ class PlainDisplay:
 
 
 def epoch_figures(figures: Mapping[str, Any]) -> str:
-    """Losses and metric of an epoch in a few characters."""
-    losses = f"loss {figures['train_loss']:.3g}, valid {figures['valid_loss']:.3g}"
-    return f"{losses}, metric {figures['valid_metric']:.3g}"
+    """Losses of training and validation, and the metric, in a few characters."""
+    train, valid, metric = (figures[name] for name in ("train_loss", "valid_loss", "valid_metric"))
+    return f"loss {train:.3g}/{valid:.3g}  metric {metric:.3g}"

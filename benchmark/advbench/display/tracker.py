@@ -126,9 +126,7 @@ class Tracker:
         if known is None or epoch <= known.epoch:
             begun = [cell.since for cell in self.running.values()] + ([known.last_epoch_at] if known else [])
             since = max(begun, default=now)
-            self.trainings[label] = Training(
-                label, since, now, now, epoch, epoch, event["epochs"], figures
-            )
+            self.trainings[label] = Training(label, since, now, now, epoch, epoch, event["epochs"], figures)
         else:
             known.epoch, known.last_epoch_at, known.figures = epoch, now, figures
 

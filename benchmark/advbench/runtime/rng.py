@@ -25,14 +25,14 @@ class SampleRng:
     ) -> None:
         self._keys = [_key(seed, purpose, str(name)) for name in ids]
         self._drawn = np.zeros(len(self._keys), dtype=np.int64)
-        self._rows = np.arange(len(self._keys))
+        self._rows = torch.arange(len(self._keys), device=device)
         self._device = device
 
     def take(self, index: Tensor) -> SampleRng:
         """The same streams for these samples (int64 or bool index of this batch)."""
         other = object.__new__(SampleRng)
         other._keys, other._drawn, other._device = self._keys, self._drawn, self._device
-        other._rows = self._rows[index.cpu().numpy()]
+        other._rows = self._rows[index]  # stays on the device: most takes are never drawn from
         return other
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -54,13 +54,14 @@ class SampleRng:
         return self._draw(lambda generator, i: generator.poisson(rates[i]).astype(np.float32))
 
     def _draw(self, draw: Callable[[np.random.Generator, int], object]) -> Tensor:
-        drawn = self._drawn[self._rows]
+        index = self._rows.cpu().numpy()
+        drawn = self._drawn[index]
         rows = []
-        for i, (row, call) in enumerate(zip(self._rows, drawn)):
+        for i, (row, call) in enumerate(zip(index, drawn)):
             # One block of the counter for each call; 2**64 numbers fit in a block.
             bits = np.random.Philox(key=self._keys[row], counter=np.array([0, call, 0, 0], dtype=np.uint64))
             rows.append(np.asarray(draw(np.random.Generator(bits), i)))
-        self._drawn[self._rows] = drawn + 1
+        self._drawn[index] = drawn + 1
         stacked = np.stack(rows) if rows else np.zeros(0, dtype=np.float32)
         return torch.from_numpy(stacked).to(self._device)
 

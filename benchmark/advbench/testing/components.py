@@ -14,7 +14,7 @@ from advbench.testing.check import CheckFunction, Subject, require
 from advbench.values import NORMS, Budget
 
 STAGES = {"trains": "train", "purifies": "purify", "detects": "score"}
-LONGEST_SUMMARY = 120
+LONGEST_SUMMARY = 140
 
 
 def checks(cls: type[Component]) -> list[CheckFunction]:
@@ -44,7 +44,7 @@ def parameters_are_frozen(subject: Subject) -> None:
 def unknown_parameters_are_refused(subject: Subject) -> None:
     """A misspelt parameter is an error, not ignored."""
     try:
-        type(subject.component)(**subject.params, no_such_parameter=1)
+        type(subject.component)(**{**subject.params, "no_such_parameter": 1})
     except ValidationError:
         return
     require(False, 'accepts unknown parameters; keep `extra="forbid"` in model_config')

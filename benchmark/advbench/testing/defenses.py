@@ -151,7 +151,7 @@ def trains_a_network(subject: Subject) -> str:
 
 def _train(subject: Subject, store: str) -> tuple[Prepared, float]:
     plugins = with_toys(subject)
-    environment = Environment(plugins, Store(subject.folder / store))
+    environment = Environment(plugins, Store(subject.folder / store), ())
     data, model = specify(plugins, "dataset", "toys/blobs", {}), specify(plugins, "model", "toys/small", {})
     blobs, card = load(environment, data, None)
     kitchen = Kitchen(environment, blobs, card, CPU, torch.get_num_threads())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -220,17 +222,17 @@ def global_state() -> tuple[Any, ...]:
     return torch.get_rng_state().numpy().tobytes(), numpy, random.getstate()
 
 
-def sample_draws(ids: Sequence[str], purpose: str = "check") -> SampleRng:
+def sample_draws(ids: NDArray[np.str_], purpose: str = "check") -> SampleRng:
     """Random draws for samples of these names."""
-    return SampleRng(0, purpose, list(ids), CPU)
+    return SampleRng(0, purpose, ids, CPU)
 
 
 def with_toys(subject: Subject) -> Plugins:
     """The plugin of the component, and the toys."""
     own = subject.plugins.plugin(subject.entry.namespace)
-    if own.hooks is None:
-        raise Broken(own.error)
-    module = own.hooks.get_plugin(own.namespace)
+    module = own.hooks.get_plugin(own.namespace) if own.hooks is not None else None
+    if not isinstance(module, ModuleType):
+        raise Broken(own.error or "its plugin is not a module")
     return Plugins(
         [Source(own.namespace, own.distribution, lambda: module), Source("toys", "advbench", lambda: toys)]
     )

@@ -1,0 +1,84 @@
+"""A network of your own, with its weights or to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict, model_validator
+from torch import Tensor, nn
+
+from advbench.api import InputSpace, Model, Recipe, Task, UserError, param
+from advbench_own.checkpoints import fit_names, read_state
+from advbench_own.factories import PATTERN, call, sources
+from advbench_own.lookup import locate
+
+
+class Module(Model):
+    """Your own network: a factory by import path, with weights from a file or trained by a recipe.
+
+    The factory is a class or function that returns a torch module for ``kwargs``; the module returns logits
+    (b, K), (features, logits), or predictions (b, t). Weights are ``.safetensors``, or ``.pt``, ``.pth`` ...
+    loaded with ``weights_only=True``. The module gets ``(x - mean) / std``; leave both out if it normalises
+    its inputs itself.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    factory: str = param(..., "class or function by import path, such as mypkg.nets:build", pattern=PATTERN)
+    kwargs: dict[str, Any] = param({}, "arguments of the factory")
+    weights_file: str = param("", "file with the weights, in a data folder or the current one", alias="weights")
+    prefix: str = param("", "start of the names of the weights that is taken off, such as backbone.")
+    mean: tuple[float, ...] = param((), "mean per channel that the network was trained with")
+    std: tuple[float, ...] = param((), "standard deviation per channel that the network was trained with")
+    normalise: Literal["none", "train"] = param("none", "train: by the training split, where mean and std are not given")
+    recipe: Recipe = param(Recipe(), "how it is trained if it has no weights")
+
+    @model_validator(mode="after")
+    def _statistics_fit(self) -> Module:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} entries and std {len(self.std)}; give both, one per channel")
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std must be positive, got {list(self.std)}")
+        if self.mean and self.normalise == "train":
+            raise ValueError("give mean and std, or normalise: train, not both")
+        return self
+
+    def supports(self, space: InputSpace, task: Task) -> str | None:
+        """As many channels as there are means."""
+        if self.mean and len(self.mean) != space.shape[0]:
+            return f"mean and std are for {len(self.mean)} channels, the inputs have {space.shape[0]}"
+        return None
+
+    def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
+        """The weights, and the factory's source unless it is installed."""
+        weights = locate(self.weights_file, data_dirs) if self.weights_file else None
+        return [*([weights] if weights else []), *sources(self.factory)]
+
+    def build(self, space: InputSpace, task: Task) -> nn.Module:
+        """What the factory returns."""
+        module = call(self.factory, self.kwargs)
+        if not isinstance(module, nn.Module):
+            raise UserError(f"factory {self.factory!r} returned a {type(module).__name__}, not a torch module")
+        return module
+
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]] | str:
+        """The declared mean and standard deviation."""
+        return (self.mean, self.std) if self.mean else self.normalise
+
+    def weights(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
+        """The weights under the names of the network; None if no file was given."""
+        if not self.weights_file:
+            return None
+        path = locate(self.weights_file, data_dirs)
+        if path is None:
+            folders = ", ".join(map(str, data_dirs)) or "none given"
+            raise UserError(f"weights {self.weights_file!r} not found (data folders: {folders}; and the current folder)")
+        state = read_state(path)
+        with torch.random.fork_rng(devices=[]):  # the network is built only for its names and shapes
+            expected = call(self.factory, self.kwargs)
+        if not isinstance(expected, nn.Module):
+            raise UserError(f"factory {self.factory!r} returned a {type(expected).__name__}, not a torch module")
+        return fit_names(state, expected.state_dict(), self.prefix, path)
