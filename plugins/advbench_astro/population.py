@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from advbench_astro.survey import BANDS, count_rate
 
-MAG_I_RANGE = (17.8, 20.2)
+MAG_I_RANGE = (17.5, 19.9)
 COUNT_SLOPE = 0.3
 """Galaxy counts rise as ``10^(0.3 m)``."""
 

@@ -47,7 +47,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return _state_in(content, path)
 
 
-def fit_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
+def fit_names(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str, path: Path
+) -> dict[str, Tensor]:
     """``state`` with the names of ``expected``: ``prefix`` taken off, and ``module.`` where all have it.
 
     With a prefix, entries without it (a loss, another head) are left out.
@@ -59,7 +61,9 @@ def fit_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefi
     """
     renamed = _without(state, prefix) if prefix else dict(state)
     if not renamed:
-        raise UserError(f"{path}: no weight starts with the prefix {prefix!r}; there are {_some(list(state))}")
+        raise UserError(
+            f"{path}: no weight starts with the prefix {prefix!r}; there are {_some(list(state))}"
+        )
     wrapped = all(name.startswith(PARALLEL) for name in renamed)
     if wrapped and not all(name.startswith(PARALLEL) for name in expected):
         renamed = _without(renamed, PARALLEL)
@@ -88,11 +92,17 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
     for name in NESTED:
         if _is_state(content.get(name)):
             return dict(content[name])
-    raise UserError(f"{path}: no state dict in it, nor under {', '.join(NESTED)}; there are {_some(list(content))}")
+    raise UserError(
+        f"{path}: no state dict in it, nor under {', '.join(NESTED)}; there are {_some(list(content))}"
+    )
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(entry, Tensor) for entry in value.values())
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(entry, Tensor) for entry in value.values())
+    )
 
 
 def _without(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

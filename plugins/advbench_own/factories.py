@@ -54,7 +54,9 @@ def sources(factory: str) -> list[Path]:
     if spec.submodule_search_locations is None:
         files = [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
     else:
-        files = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
+        files = sorted(
+            path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")
+        )
     return [path for path in files if not INSTALLED & set(path.resolve().parts)]
 
 
@@ -62,7 +64,7 @@ def _import(factory: str) -> Callable[..., Any]:
     module_name, _, attributes = factory.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - the user's own code: a plugin-loading boundary
+    except Exception as error:
         raise UserError(f"factory {factory!r} cannot be imported: {type(error).__name__}: {error}") from error
     for name in attributes.split("."):
         if not hasattr(found, name):

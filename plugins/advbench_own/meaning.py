@@ -39,12 +39,16 @@ def space_of(
     notes = []
     if bounds == "data":
         low, high = (tuple(map(float, values)) for values in extremes(arrays))
-        notes.append(f"bounds are the range of the data over all splits: lower {_brief(low)}, upper {_brief(high)}")
+        notes.append(
+            f"bounds are the range of the data over all splits: lower {_brief(low)}, upper {_brief(high)}"
+        )
     else:
         low, high = (_per_channel(bound, shape, where) for bound in bounds)
     for name, lower, upper in zip(names, low, high):
         if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
-            raise DataError(f"{where}: channel {name!r} has the bounds [{lower:g}, {upper:g}]; expected finite numbers, rising")
+            raise DataError(
+                f"{where}: channel {name!r} has the bounds [{lower:g}, {upper:g}]; expected finite numbers, rising"
+            )
     if len(shape) == 3 and shape[2] < min(shape[:2]) and shape[2] in (1, 3, 4):
         notes.append(f"one sample is read as {shape} (c, h, w); if the channels are last, set channels_last")
     return InputSpace(shape, low, high, names, unit), tuple(notes)
@@ -66,7 +70,7 @@ class Labels(NamedTuple):
 
     values: NDArray[Any]
     where: str
-    count: int = 0
+    width: int = 0
 
 
 def labels_of(array: NDArray[Any], where: str) -> Labels:
@@ -81,13 +85,20 @@ def labels_of(array: NDArray[Any], where: str) -> Labels:
     if values.dtype.kind in "US" and values.ndim == 1:
         return Labels(values.astype(np.str_), where)
     if values.dtype.kind not in "biuf" or values.ndim not in (1, 2):
-        raise DataError(f"{where}: labels must be integers, text or one-hot rows, not {values.dtype} of shape {array.shape}")
+        raise DataError(
+            f"{where}: labels must be integers, text or one-hot rows, not {values.dtype} of shape {array.shape}"
+        )
     if values.ndim == 2:
         wrong = ~(((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1))
         _refuse(wrong, values, where, "is not one-hot")
         return Labels(values.argmax(axis=1).astype(np.int64), where, values.shape[1])
     with np.errstate(invalid="ignore"):
-        _refuse(~((values >= 0) & (values == np.floor(values))), values, where, "is not a class number 0, 1, 2 ...")
+        _refuse(
+            ~((values >= 0) & (values == np.floor(values))),
+            values,
+            where,
+            "is not a class number 0, 1, 2 ...",
+        )
     return Labels(values.astype(np.int64), where)
 
 
@@ -100,12 +111,14 @@ def classes_of(found: Sequence[Labels], declared: Sequence[str]) -> Classificati
         If some labels are text and others numbers, or there are fewer than two classes.
     """
     if len({label.values.dtype.kind == "U" for label in found}) > 1:
-        raise DataError(f"labels are text in some files and numbers in others: {', '.join(label.where for label in found)}")
+        raise DataError(
+            f"labels are text in some files and numbers in others: {', '.join(label.where for label in found)}"
+        )
     names = tuple(declared)
     if not names and found[0].values.dtype.kind == "U":
         names = tuple(sorted({str(value) for label in found for value in np.unique(label.values)}))
     elif not names:
-        count = max(max(label.count, int(label.values.max(initial=-1)) + 1) for label in found)
+        count = max(max(label.width, int(label.values.max(initial=-1)) + 1) for label in found)
         names = tuple(map(str, range(count)))
     if len(names) < 2:
         raise DataError(f"{found[0].where}: there are {len(names)} classes; classification needs two")
@@ -126,8 +139,8 @@ def class_numbers(labels: Labels, task: Classification) -> NDArray[np.int64]:
         order = np.argsort(task.classes)
         place = np.searchsorted(np.array(task.classes)[order], labels.values)
         return np.asarray(order[place], dtype=np.int64)
-    if labels.count > task.outputs:
-        raise DataError(f"{labels.where}: one-hot rows of {labels.count} entries for {task.outputs} classes")
+    if labels.width > task.outputs:
+        raise DataError(f"{labels.where}: one-hot rows of {labels.width} entries for {task.outputs} classes")
     _refuse(labels.values >= task.outputs, labels.values, labels.where, f"is outside 0..{task.outputs - 1}")
     return np.asarray(labels.values, dtype=np.int64)
 

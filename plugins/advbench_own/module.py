@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, model_validator
@@ -25,21 +25,37 @@ class Module(Model):
     its inputs itself.
     """
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(populate_by_name=True)  # `weights` is also the name of the method
 
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {
+            "factory": "advbench_own.example:small_network",
+            "kwargs": {"outputs": 10},
+            "input_shape": [1, 28, 28],
+            "outputs": 10,
+        },
+    )
     factory: str = param(..., "class or function by import path, such as mypkg.nets:build", pattern=PATTERN)
     kwargs: dict[str, Any] = param({}, "arguments of the factory")
-    weights_file: str = param("", "file with the weights, in a data folder or the current one", alias="weights")
+    weights_file: str = param(
+        "", "file with the weights, in a data folder or the current one", alias="weights"
+    )
     prefix: str = param("", "start of the names of the weights that is taken off, such as backbone.")
     mean: tuple[float, ...] = param((), "mean per channel that the network was trained with")
     std: tuple[float, ...] = param((), "standard deviation per channel that the network was trained with")
-    normalise: Literal["none", "train"] = param("none", "train: by the training split, where mean and std are not given")
+    normalise: Literal["none", "train"] = param(
+        "none", "train: by the training split, where mean and std are not given"
+    )
+    input_shape: tuple[int, ...] = param((), "shape of one sample that it is made for; unchecked if empty")
+    outputs: int | None = param(None, "number of classes or targets that it is made for", ge=1)
     recipe: Recipe = param(Recipe(), "how it is trained if it has no weights")
 
     @model_validator(mode="after")
     def _statistics_fit(self) -> Module:
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} entries and std {len(self.std)}; give both, one per channel")
+            raise ValueError(
+                f"mean has {len(self.mean)} entries and std {len(self.std)}; give both, one per channel"
+            )
         if any(value <= 0 for value in self.std):
             raise ValueError(f"std must be positive, got {list(self.std)}")
         if self.mean and self.normalise == "train":
@@ -47,7 +63,11 @@ class Module(Model):
         return self
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
-        """As many channels as there are means."""
+        """The shape and outputs that it is made for, and as many channels as there are means."""
+        if self.input_shape and self.input_shape != space.shape:
+            return f"made for inputs {self.input_shape}, the data have {space.shape}"
+        if self.outputs is not None and self.outputs != task.outputs:
+            return f"made for {self.outputs} outputs, the data need {task.outputs}"
         if self.mean and len(self.mean) != space.shape[0]:
             return f"mean and std are for {len(self.mean)} channels, the inputs have {space.shape[0]}"
         return None
@@ -59,10 +79,7 @@ class Module(Model):
 
     def build(self, space: InputSpace, task: Task) -> nn.Module:
         """What the factory returns."""
-        module = call(self.factory, self.kwargs)
-        if not isinstance(module, nn.Module):
-            raise UserError(f"factory {self.factory!r} returned a {type(module).__name__}, not a torch module")
-        return module
+        return self._made()
 
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]] | str:
         """The declared mean and standard deviation."""
@@ -75,10 +92,17 @@ class Module(Model):
         path = locate(self.weights_file, data_dirs)
         if path is None:
             folders = ", ".join(map(str, data_dirs)) or "none given"
-            raise UserError(f"weights {self.weights_file!r} not found (data folders: {folders}; and the current folder)")
+            raise UserError(
+                f"weights {self.weights_file!r} not found (data folders: {folders}; and the current folder)"
+            )
         state = read_state(path)
         with torch.random.fork_rng(devices=[]):  # the network is built only for its names and shapes
-            expected = call(self.factory, self.kwargs)
-        if not isinstance(expected, nn.Module):
-            raise UserError(f"factory {self.factory!r} returned a {type(expected).__name__}, not a torch module")
-        return fit_names(state, expected.state_dict(), self.prefix, path)
+            expected = self._made().state_dict()
+        return fit_names(state, expected, self.prefix, path)
+
+    def _made(self) -> nn.Module:
+        module = call(self.factory, self.kwargs)
+        if not isinstance(module, nn.Module):
+            kind = type(module).__name__
+            raise UserError(f"factory {self.factory!r} returned a {kind}, not a torch module")
+        return module

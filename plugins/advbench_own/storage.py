@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -127,8 +126,12 @@ def _open_hdf5(path: Path, key: str) -> H5Array:
 
 def _datasets(file: Any) -> list[str]:
     names: list[str] = []
-    visit: Callable[[str, Any], None] = lambda name, item: names.append(name) if hasattr(item, "shape") else None  # noqa: E731
-    file.visititems(visit)
+
+    def note(name: str, item: Any) -> None:
+        if hasattr(item, "shape"):
+            names.append(name)
+
+    file.visititems(note)
     return sorted(names)
 
 

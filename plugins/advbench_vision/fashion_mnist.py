@@ -11,7 +11,7 @@ from advbench.api import Data, DataContext, Dataset, Tags, param
 from advbench_vision.idx import load_idx, locate
 from advbench_vision.pixels import remainder
 
-FOLDERS = ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST")
+FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
 CLASSES = (
     "T-shirt/top",
     "Trouser",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import model_validator
@@ -26,6 +26,7 @@ class ImageFolder(Dataset):
     """
 
     tags = Tags(tasks={"classification"})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"root": "animals10/raw-img"},)
     root: str = param(..., "folder of the class folders, or the one that file names start from", min_length=1)
     csv: str = param("", "CSV with a header, in root or a data folder, instead of class folders")
     file_name: str = param("{file}", "file name relative to root, with columns of the CSV in braces")

@@ -11,7 +11,7 @@ from advbench.api import Data, DataContext, Dataset, Tags, param
 from advbench_vision.idx import load_idx, locate
 from advbench_vision.pixels import remainder
 
-FOLDERS = ("mnist", "MNIST/raw", "MNIST")
+FOLDERS = ("mnist", "MNIST/raw")
 CLASSES = tuple("0123456789")
 
 

@@ -146,12 +146,14 @@ def find_engine(plugins: Plugins, name: str | None, workers: int) -> str:
     Raises
     ------
     UserError
-        If there is none of this name.
+        If there is none of this name, or it cannot have so many workers.
     """
     name = name or ("process" if workers > 1 else "serial")
-    if name in ("serial", "process"):  # a short name would load every plugin
-        return f"core/{name}"
-    return plugins.find("engine", name).id
+    # A short name would load every plugin.
+    entry = plugins.find("engine", f"core/{name}" if name in ("serial", "process") else name)
+    if workers > 1 and "workers" not in entry.load().model_fields:
+        raise UserError(f"--workers {workers}: the engine {entry.id} has one worker; leave out one of the options")
+    return entry.id
 
 
 def check_device(device: str) -> None:

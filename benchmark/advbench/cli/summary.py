@@ -15,7 +15,6 @@ from advbench.engines.session import Result
 from advbench.evidence.leaderboard import Row
 
 WRITTEN = (
-    "leaderboard.csv",
     "report.html",
     "suite.yaml",
     "run.json",
@@ -24,7 +23,7 @@ WRITTEN = (
     "inputs",
     "figures",
 )
-"""What a run may write, in the order in which it is named."""
+"""What a run may write beside the leaderboard, in the order in which it is named."""
 
 DATA = "data: "
 
@@ -41,9 +40,9 @@ def show_result(result: Result, out: Path, seconds: float, console: Console) -> 
     for problem in result.problems:
         console.print(Text(f"warning: {problem}", "yellow"))
     _counts(result, seconds, console)
-    written = [f"{name}/" if (out / name).is_dir() else name for name in WRITTEN if (out / name).exists()]
     console.print(Text.assemble("wrote ", (str(result.leaderboard), "bold")), soft_wrap=True)
-    console.print(Text(f"      {out}: {', '.join(written)}", "dim"), soft_wrap=True)
+    others = [f"{name}/" if (out / name).is_dir() else name for name in WRITTEN if (out / name).exists()]
+    console.print(Text(f"beside it: {', '.join(others)}", "dim"), soft_wrap=True)
 
 
 def kept_cells(result: Result) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The leaderboard in a terminal: one block for each data set and model, no line longer than the terminal is wide."""
+"""The leaderboard in a terminal: one block for each defended network, no line longer than the terminal is wide."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,7 @@ class Column(NamedTuple):
 
 def show_table(rows: Sequence[Row], console: Console, rest: str) -> None:
     """Print the rows; ``rest`` says where those are that are not shown."""
+    rows = sorted(rows, key=_clean_first)
     shown = rows[:MOST]
     columns = fitted(_columns(shown), console.width - 2)
     widths = [max(len(cell) for cell in (column.heading, *column.cells)) for column in columns]
@@ -49,41 +51,54 @@ def show_table(rows: Sequence[Row], console: Console, rest: str) -> None:
         indented = Table.grid(padding=0)
         indented.add_row("  ", table)
         console.print(indented)
+    console.print(Padding(Text(legend(shown), "dim"), (0, 0, 0, 2)))
     if len(rows) > len(shown):
         console.print(Text(f"  … and {len(rows) - len(shown)} more rows in {rest}", "dim"))
 
 
+def legend(rows: Sequence[Row]) -> str:
+    """What the columns are."""
+    metrics = sorted({str(row["metric"]) for row in rows if row.get("metric")})
+    parts = [f"clean, perturbed: {' or '.join(metrics)}"] if metrics else []
+    parts.append("success: of the attack, where clean is right")
+    if any(row["kind"] == "worst-case" for row in rows):
+        parts.append("*: worst case per sample")
+    return "; ".join(parts)
+
+
+def _clean_first(row: Row) -> tuple[Any, ...]:
+    """Blocks stay as they are; within each the undisturbed row leads."""
+    return (*(str(row[name]) for name in ("dataset", "model", "defense")), row["perturbation"] != "none")
+
+
 def _block(row: Row) -> str:
     trained = f", trained on {row['trained_on']}" if row["trained_on"] != row["dataset"] else ""
-    metric = f" ({row['metric']})" if row.get("metric") else ""
-    return f"{row['dataset']} / {row['model']}{trained}{metric}"
+    return f"{row['dataset']} / {row['model']} / {row['defense']}{trained}"
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
-    """All columns; one in which every row says the same default is left out."""
+    """All columns; the seed only where there are several."""
     seeds = [str(row["seed"]) for row in rows]
-    defenses = [str(row["defense"]) for row in rows]
-    columns = [
-        Column("defense", defenses, elastic=True),
+    metrics = {str(row.get("metric") or "") for row in rows} - {""}
+    knowledge = ["" if row["knowledge"] == "none" else str(row["knowledge"]) for row in rows]
+    return [
         Column("perturbation", [_perturbation(row) for row in rows], elastic=True),
-        Column("knowledge", ["" if row["knowledge"] == "none" else str(row["knowledge"]) for row in rows]),
-        Column("seed", seeds, number=True),
+        Column("knowledge", knowledge),
+        *([Column("seed", seeds, number=True)] if len(set(seeds)) > 1 else []),
+        *([Column("metric", [str(row.get("metric") or "") for row in rows])] if len(metrics) > 1 else []),
         Column("clean", [number(row, "clean") for row in rows], number=True),
         Column("perturbed [95 %]", [_interval(row) for row in rows], number=True),
         Column("success", [_success(row) for row in rows], number=True),
         Column("status", [str(row["status"]) for row in rows]),
     ]
-    silent = {"defense": set(defenses) == {"none"}, "seed": len(set(seeds)) == 1}
-    return [column for column in columns if not silent.get(column.heading, False)]
 
 
 def _perturbation(row: Row) -> str:
     label = str(row["perturbation"])
-    if row["kind"] == "worst-case":
-        strength = row.get("strength")
-        size = f" {strength:.4g}" if isinstance(strength, float) else ""
-        return f"* {label}, {row.get('norm')}{size}"
-    return label
+    if row["kind"] != "worst-case":
+        return label
+    strength = row.get("strength")
+    return f"* {label} {row.get('norm')}" + (f" {strength:.4g}" if isinstance(strength, float) else "")
 
 
 def number(row: Row, name: str) -> str:
@@ -108,7 +123,7 @@ def _success(row: Row) -> str:
 def fitted(columns: Sequence[Column], width: int) -> list[Column]:
     """The same columns with labels shortened in the middle until a line has at most ``width`` characters."""
     sizes = [max(len(cell) for cell in (column.heading, *column.cells)) for column in columns]
-    while sum(sizes) + 2 * len(sizes) > width:
+    while sum(sizes) + 2 * (len(sizes) - 1) > width:
         elastic = [i for i, column in enumerate(columns) if column.elastic and sizes[i] > NARROWEST]
         if not elastic:
             break

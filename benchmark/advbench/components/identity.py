@@ -108,17 +108,21 @@ def _closure(module: str, top: str) -> tuple[bytes, ...]:
         if name in seen or path is None:
             continue
         seen[name] = path.read_bytes()
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.Import):
-                queue += [alias.name for alias in node.names if alias.name.split(".")[0] == top]
-            elif (
-                isinstance(node, ast.ImportFrom)
-                and not node.level
-                and (node.module or "").split(".")[0] == top
-            ):
-                queue += [f"{node.module}.{alias.name}" for alias in node.names]
-                queue += [node.module] if node.module and node.module != top else []
+            queue += [found for found in _imported(node, package) if found.split(".")[0] == top]
     return tuple(seen.values())
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    """Modules that an import statement may load; what it names may be a module or something in one."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names] + ([base] if "." in base else [])
 
 
 def _file(name: str) -> Path | None:

@@ -198,7 +198,7 @@ def _load(source: Source) -> Plugin:
         return plugin
     try:
         plugin.hooks, plugin.entries = _register(source)
-    except Exception as error:  # noqa: BLE001 - the plugin-loading boundary
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin-loading boundary
         words = str(error) if isinstance(error, PluginError) else last_words(error)
         plugin.error = f"plugin {source.namespace!r} ({source.distribution}) is broken: {words}"
     return plugin
@@ -213,8 +213,11 @@ def _register(source: Source) -> tuple[pluggy.PluginManager, list[Entry]]:
         )
     manager = pluggy.PluginManager("advbench")
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=source.namespace)
-    manager.check_pending()
+    try:
+        manager.register(module, name=source.namespace)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from None
     entries: list[Entry] = []
     for kind in KINDS:
         register = Register(kind, source.namespace, source.distribution)

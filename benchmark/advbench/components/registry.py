@@ -61,7 +61,7 @@ class Entry:
         module_name, _, class_name = target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), class_name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginLoadError(
                 f"{self.id} ({self.distribution}) cannot be imported: {last_words(error)}"
             ) from error

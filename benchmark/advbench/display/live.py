@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -44,7 +45,7 @@ class LiveDisplay:
         self._console = console
         self._tracker = Tracker(clock)
         self._lock = threading.RLock()  # the terminal is refreshed by another thread
-        self._spinner = Spinner("dots", style="cyan")
+        self._spinner = Spinner("dots", Text("looking at the data", "cyan"), style="cyan")
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> LiveDisplay:
@@ -94,13 +95,11 @@ class LiveDisplay:
     def render(self) -> RenderableType:
         """The lines at the bottom."""
         with self._lock:
-            tracker = self._tracker
             rows = [*self._bars(), *self._trainings(), *self._cells()]
             at_work = rows[: max(1, self._console.height - MARGIN)]
-            if tracker.started_at is None:
-                self._spinner.update(text=Text("looking at the data", "cyan"))
-                return Group(self._spinner, *at_work)
-            return Group(self._overall(), *at_work)
+            first = self._spinner if self._tracker.started_at is None else self._overall()
+            # The terminal writes ^C behind the last line; where it has no room all lines would shift.
+            return Constrain(Group(first, *at_work), self._console.width - 3)
 
     def _overall(self) -> RenderableType:
         tracker = self._tracker

@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 
 def text(value: Any) -> str:
     """One cell of the CSV: floats with 6 significant digits, nothing for None and NaN."""
+    value = value.item() if hasattr(value, "item") else value  # a NumPy scalar
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -34,10 +35,11 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 def _key(row: Row) -> tuple[Any, ...]:
     strength = row.get("strength")
+    known = isinstance(strength, (int, float)) and not math.isnan(strength)
     names = tuple(str(row.get(name) or "") for name in SORTED_BY)
     return (
         *names,
-        strength if isinstance(strength, (int, float)) else -math.inf,
+        strength if known else -math.inf,
         row.get("seed", 0),
         str(row["cell_id"]),
     )

@@ -74,5 +74,7 @@ def true_positive_rate(negative: NDArray[Any], positive: NDArray[Any], false_pos
     if not len(negative) or not len(positive):
         return math.nan
     ordered = np.sort(negative)
-    allowed = math.floor(false_positive_rate * len(ordered))
+    allowed = math.floor(false_positive_rate * len(ordered) + 1e-9)  # 0.29 * 100 is less than 29
+    if allowed >= len(ordered):
+        return 1.0
     return float((positive > ordered[len(ordered) - 1 - allowed]).mean())

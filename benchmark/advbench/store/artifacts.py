@@ -28,6 +28,7 @@ from advbench.components.identity import digest
 from advbench.store.files import sha256, write_json
 
 MANIFEST = "manifest.json"
+SETTLED_NS = 2 * 10**9  # the coarsest clock of a file system in use ticks every two seconds
 
 
 def default_root() -> Path:
@@ -50,8 +51,8 @@ class Artifact:
     def damage(self) -> list[str]:
         """One line for each file that is missing or not as it was written."""
         try:
-            files = self.manifest()["files"]
-        except (OSError, ValueError, KeyError) as error:
+            files = dict(self.manifest()["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{self.path}: unreadable manifest ({error})"]
         lines = []
         for name, expected in sorted(files.items()):
@@ -128,7 +129,8 @@ class Store:
                 removed.append(path)
         for artifact in list(self.artifacts()):
             manifest = artifact.path / MANIFEST
-            if not manifest.is_file() or now - manifest.stat().st_mtime > older_than_days * 24 * 3600:
+            unused = manifest.is_file() and now - manifest.stat().st_mtime > older_than_days * 24 * 3600
+            if unused or artifact.damage():
                 shutil.rmtree(artifact.path, ignore_errors=True)
                 removed.append(artifact.path)
         for path in sorted((self.root / "cells").glob("*")):
@@ -138,15 +140,24 @@ class Store:
         return removed
 
     def content_hash(self, path: Path) -> str:
-        """SHA-256 of a file, or of all files of a folder; remembered by size and time of change."""
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            return digest([[str(p.relative_to(path)), self.content_hash(p)] for p in files], 64)
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        memo = self.root / "hashes" / f"{digest([str(path.resolve()), stamp], 24)}.json"
+        """SHA-256 of a file, or of all files of a folder and their names in it; remembered while nothing changes."""
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        stamps = [[str(file.relative_to(path)), *_stamp(file)] for file in files]
+        memo = self.root / "hashes" / f"{digest([str(path.resolve()), stamps], 24)}.json"
         if memo.is_file():
             return str(json.loads(memo.read_text(encoding="utf-8")))
-        value = sha256(path)
-        write_json(memo, value)
+        if path.is_dir():
+            value = digest([[str(file.relative_to(path)), sha256(file)] for file in files], 64)
+        else:
+            value = sha256(path)
+        # What changed just now may change again within the same tick of the clock, unnoticed.
+        last = max((max(stamp[2:4]) for stamp in stamps), default=0)
+        if abs(time.time_ns() - last) > SETTLED_NS:
+            write_json(memo, value)
         return value
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size, times of change and number of a file: what differs once its content does."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -16,10 +16,14 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+            self._write("\n")  # a kill cut off the last line
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Append one event; a single write, so that lines of several processes do not mix."""
-        line = json.dumps({"time": round(time.time(), 3), **event}, sort_keys=True) + "\n"
+        self._write(json.dumps({"time": round(time.time(), 3), **event}, sort_keys=True) + "\n")
+
+    def _write(self, line: str) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode())

@@ -64,10 +64,10 @@ class Records:
             write_json(folder / f"{record.cell_id}.json", value)
 
     def outcomes(self, cell_id: str) -> Outcomes:
-        """Per-sample outcomes of a cell."""
+        """Per-sample outcomes of a cell, from the first folder that has a sound record with them."""
         for folder in self.folders:
             path = folder / f"{cell_id}.npz"
-            if path.is_file():
+            if _read(folder, cell_id) is not None and path.is_file():
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
         raise FileNotFoundError(f"no outcomes of cell {cell_id} in {', '.join(map(str, self.folders))}")
@@ -93,7 +93,7 @@ def _read(folder: Path, cell_id: str) -> Record | None:
         if expected and sha256(folder / f"{cell_id}.npz") != expected:
             return None
         return Record(value["cell_id"], value["status"], value["reason"], value["figures"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

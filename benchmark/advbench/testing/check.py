@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from advbench.components.base import Component
 from advbench.components.identity import Spec, canonical, specify
@@ -20,6 +20,8 @@ from advbench.errors import AdvbenchError, DataError
 from advbench.runtime.data import Card, Environment, load
 from advbench.store.artifacts import Store
 from advbench.values import Data
+
+Some = TypeVar("Some", bound=Component)
 
 
 class Skip(unittest.SkipTest):
@@ -57,6 +59,11 @@ class Subject:
     def component(self) -> Component:
         """The component, with these parameters."""
         return self.entry.load()(**self.params)
+
+    def as_a(self, cls: type[Some]) -> Some:
+        """The component, which is of this class."""
+        require(isinstance(self.component, cls), f"is not a subclass of {cls.__name__}")
+        return cast(Some, self.component)
 
     @cached_property
     def spec(self) -> Spec:

@@ -7,19 +7,8 @@ from torch import Tensor
 
 from advbench.components.base import Component, Corruption
 from advbench.testing.check import CheckFunction, Skip, Subject, require
-from advbench.testing.stage import (
-    SPACES,
-    WIDE,
-    Stage,
-    a_stage,
-    a_task,
-    craft_clean,
-    craft_with,
-    draws_for,
-    fitting,
-    global_state,
-    space_of,
-)
+from advbench.testing.spaces import SPACES, WIDE, a_task, fitting, space_of
+from advbench.testing.stage import Stage, a_stage, craft_clean, craft_with, draws_for, global_state
 from advbench.values import InputSpace
 
 CHANNELS = (1, 3, 5)
@@ -38,11 +27,6 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
     ]
 
 
-def _corruption(subject: Subject) -> Corruption:
-    assert isinstance(subject.component, Corruption)
-    return subject.component
-
-
 def _stage(corruption: Corruption) -> Stage:
     task = a_task(corruption)
     return a_stage(fitting(corruption, task), task)
@@ -54,7 +38,7 @@ def _corrupt(corruption: Corruption, stage: Stage) -> Tensor:
 
 def returns_inputs_of_the_same_kind(subject: Subject) -> None:
     """Shape, dtype and device are those of the inputs; draws are declared."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     stage = _stage(corruption)
     result, x = _corrupt(corruption, stage), stage.samples.x
     require(isinstance(result, Tensor), f"returned {type(result).__name__}, not a tensor")
@@ -67,7 +51,7 @@ def returns_inputs_of_the_same_kind(subject: Subject) -> None:
 
 def inputs_are_left_alone(subject: Subject) -> None:
     """Inputs are not changed in place."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     stage = _stage(corruption)
     before = stage.samples.x.clone()
     _corrupt(corruption, stage)
@@ -76,7 +60,7 @@ def inputs_are_left_alone(subject: Subject) -> None:
 
 def global_rng_is_left_alone(subject: Subject) -> None:
     """Random numbers come from `rng`, never from the global generators."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     stage = _stage(corruption)
     before = global_state()
     _corrupt(corruption, stage)
@@ -85,7 +69,7 @@ def global_rng_is_left_alone(subject: Subject) -> None:
 
 def batch_independence(subject: Subject) -> None:
     """The result for a sample depends neither on its companions nor on the order, bit for bit."""
-    corruption, name = _corruption(subject), subject.entry.id
+    corruption, name = subject.as_a(Corruption), subject.entry.id
     stage = _stage(corruption)
     everyone = craft_with(stage, corruption, name).x
     for batch in (1, 7):
@@ -98,7 +82,7 @@ def batch_independence(subject: Subject) -> None:
 
 def any_number_of_channels(subject: Subject) -> None:
     """One, three and five channels work, or `supports` says why not."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     task, worked = a_task(corruption), 0
     for channels in CHANNELS:
         space = space_of(channels, 12, 12)
@@ -111,7 +95,7 @@ def any_number_of_channels(subject: Subject) -> None:
 
 def finite_everywhere(subject: Subject) -> None:
     """Constant images and images at both bounds give finite values; so do bounds other than 0 and 1."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     task = a_task(corruption)
     spaces = [space for space in (*SPACES, WIDE) if corruption.supports(space, task) is None]
     if not spaces:
@@ -129,7 +113,7 @@ def _extremes(space: InputSpace) -> Tensor:
 
 def changes_something(subject: Subject) -> None:
     """Images come out otherwise than they went in."""
-    corruption = _corruption(subject)
+    corruption = subject.as_a(Corruption)
     stage = _stage(corruption)
     result = craft_with(stage, corruption, subject.entry.id).x
     require(not torch.equal(result, stage.samples.x), "changes nothing with these parameters")

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from advbench.components.base import Component, Defense
-from advbench.components.identity import Spec, specify
-from advbench.runtime.data import Environment, load
-from advbench.runtime.network import Network, Untouched
 from advbench.runtime.pipeline import Pipeline
-from advbench.runtime.prepare import Kitchen, Prepared
 from advbench.runtime.target import Meter, PipelineTarget
-from advbench.runtime.training import batch_to
-from advbench.store.artifacts import Store
-from advbench.suite.grid import Cell
-from advbench.suite.model import DatasetItem, DefenseItem, Item
+from advbench.testing import defense_training
 from advbench.testing.check import CheckFunction, Skip, Subject, require
-from advbench.testing.stage import (
-    CHUNK,
-    CPU,
-    SPACES,
-    WIDE,
-    Stage,
-    a_stage,
-    a_task,
-    classes,
-    draws_for,
-    fitting,
-    global_state,
-    sample_draws,
-    space_of,
-    with_toys,
-)
-from advbench.values import Data, Split
+from advbench.testing.spaces import SPACES, WIDE, a_task, fitting
+from advbench.testing.stage import CHUNK, CPU, Stage, a_stage, draws_for, global_state, sample_draws
 
 
 def checks(cls: type[Component]) -> list[CheckFunction]:
@@ -45,15 +22,10 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
     if cls.tags.purifies:
         chosen += [purifies_to_the_same_kind, purifies_any_bounds, purify_is_independent, gradient_flows]
     if cls.tags.trains:
-        chosen += [trains_a_network]
+        chosen += [defense_training.trains_a_network]
     if cls.tags.detects:
         chosen += [scores_every_sample, threshold_is_a_number]
     return chosen
-
-
-def _defense(subject: Subject) -> Defense:
-    assert isinstance(subject.component, Defense)
-    return subject.component
 
 
 def _stage(defense: Defense, count: int = CHUNK) -> Stage:
@@ -61,15 +33,12 @@ def _stage(defense: Defense, count: int = CHUNK) -> Stage:
     return a_stage(fitting(defense, task), task, count=count)
 
 
-BLOBS = space_of(2, 6, 6, low=-4.0, high=4.0)
-"""The space of ``toys/blobs``."""
-
 # --- purification -----------------------------------------------------------------------------------------------
 
 
 def purifies_to_the_same_kind(subject: Subject) -> None:
     """Same shape, dtype and device; inputs and global generators are left alone; draws are declared."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     stage = _stage(defense)
     x, state = stage.samples.x.clone(), global_state()
     result = defense.purify(stage.samples.x, stage.space, draws_for(defense, stage))
@@ -85,7 +54,7 @@ def purifies_to_the_same_kind(subject: Subject) -> None:
 
 def purifies_any_bounds(subject: Subject) -> None:
     """Finite values on every space that it supports, at the bounds too."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     task = a_task(defense)
     spaces = [space for space in (*SPACES, WIDE) if defense.supports(space, task) is None]
     if not spaces:
@@ -103,7 +72,7 @@ def purifies_any_bounds(subject: Subject) -> None:
 
 def purify_is_independent(subject: Subject) -> None:
     """What a sample becomes does not depend on its companions or its place, bit for bit."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     stage = _stage(defense)
     x, ids = stage.samples.x, stage.samples.ids
     everyone = defense.purify(x, stage.space, sample_draws(ids))
@@ -114,7 +83,7 @@ def purify_is_independent(subject: Subject) -> None:
 
 def gradient_flows(subject: Subject) -> None:
     """Adaptive attacks get through: the surrogate's gradient is finite, and not zero everywhere."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     stage = _stage(defense)
     samples = stage.samples
     point = samples.x.clone().requires_grad_(True)
@@ -126,49 +95,6 @@ def gradient_flows(subject: Subject) -> None:
     gradient = target.input_gradient(samples.x, samples.y)
     require(bool(torch.isfinite(gradient).all()), "the gradient through surrogate is not finite")
     require(bool(gradient.any()), "the gradient through surrogate is zero: adaptive attacks would be blind")
-
-
-# --- training ---------------------------------------------------------------------------------------------------
-
-
-def trains_a_network(subject: Subject) -> str:
-    """On three easy classes it trains the toy network to above 70 %, twice the same one, and cleans up."""
-    defense = _defense(subject)
-    reason = defense.supports(BLOBS, classes(3))
-    if reason:
-        raise Skip(reason)
-    state, enabled = global_state(), torch.is_grad_enabled()
-    first, accuracy = _train(subject, "training")
-    require(global_state() == state, "training leaves another state of a global generator")
-    require(torch.is_grad_enabled() == enabled, "training switches gradients on or off for everyone")
-    complaint = Untouched(first.network).complaint()
-    require(complaint is None, f"training {complaint}")
-    require(accuracy > 0.7, f"the trained network has an accuracy of {accuracy:.0%} on three easy classes")
-    second, _ = _train(subject, "training-again")
-    require(first.weights_hash == second.weights_hash, "training twice gives two different networks")
-    return f"accuracy {accuracy:.0%}"
-
-
-def _train(subject: Subject, store: str) -> tuple[Prepared, float]:
-    plugins = with_toys(subject)
-    environment = Environment(plugins, Store(subject.folder / store), ())
-    data, model = specify(plugins, "dataset", "toys/blobs", {}), specify(plugins, "model", "toys/small", {})
-    blobs, card = load(environment, data, None)
-    kitchen = Kitchen(environment, blobs, card, CPU, torch.get_num_threads())
-    prepared = kitchen.prepare(_cell(data, model, subject.spec), (subject.spec,))
-    return prepared, _accuracy(prepared.network, blobs, blobs.splits["test"])
-
-
-def _cell(data: Spec, model: Spec, defense: Spec) -> Cell:
-    dataset = DatasetItem("blobs", data, None, None, "test")
-    item = DefenseItem("defense", (defense,))
-    return Cell(dataset, dataset, Item("small", model), item, Item("none", None), "none", 0)
-
-
-def _accuracy(network: Network, data: Data, split: Split) -> float:
-    x, y, extras = batch_to(split, np.arange(len(split)), data, CPU)
-    with torch.no_grad():
-        return float((network(x, extras).argmax(1) == y).double().mean())
 
 
 # --- detection --------------------------------------------------------------------------------------------------
@@ -193,7 +119,7 @@ def _scores(defense: Defense, stage: Stage) -> Tensor:
 
 def scores_every_sample(subject: Subject) -> None:
     """One finite score for each sample, whatever its companions; inputs are left alone."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     stage = _stage(defense)
     before = stage.samples.x.clone()
     scores = _scores(defense, stage)
@@ -208,7 +134,7 @@ def scores_every_sample(subject: Subject) -> None:
 
 def threshold_is_a_number(subject: Subject) -> None:
     """The threshold is a finite number and lets most clean samples pass."""
-    defense = _defense(subject)
+    defense = subject.as_a(Defense)
     scores = _scores(defense, _stage(defense, count=CHUNK)).double().numpy()
     threshold = float(defense.threshold(scores))
     require(math.isfinite(threshold), f"the threshold is {threshold}")

@@ -11,7 +11,7 @@ from advbench.runtime import tasks
 from advbench.runtime.network import Network
 from advbench.runtime.rng import isolated_rng
 from advbench.testing.check import Broken, CheckFunction, Skip, Subject, require
-from advbench.testing.stage import REGRESSION, classes, space_of
+from advbench.testing.spaces import REGRESSION, classes, space_of
 from advbench.values import Classification, InputSpace, Task, task_name
 
 SPACES = (
@@ -39,11 +39,6 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
     ]
 
 
-def _model(subject: Subject) -> Model:
-    assert isinstance(subject.component, Model)
-    return subject.component
-
-
 def _supported(model: Model) -> list[tuple[InputSpace, Task]]:
     fits = [task for task in TASKS if task_name(task) in model.tags.tasks]
     pairs = [(space, task) for space in SPACES for task in fits if model.supports(space, task) is None]
@@ -67,13 +62,13 @@ def _inputs(space: InputSpace, count: int = BATCH) -> Tensor:
 
 
 def _network(subject: Subject) -> tuple[Network, Tensor]:
-    space, task = _supported(_model(subject))[0]
-    return _build(_model(subject), space, task).eval(), _inputs(space)
+    space, task = _supported(subject.as_a(Model))[0]
+    return _build(subject.as_a(Model), space, task).eval(), _inputs(space)
 
 
 def builds_what_it_supports(subject: Subject) -> str:
     """For inputs and tasks that `supports` accepts the network is built and returns the right shape."""
-    model = _model(subject)
+    model = subject.as_a(Model)
     pairs = _supported(model)
     # Every space once and every task once: big networks take long to build.
     pairs = [pair for i, pair in enumerate(pairs) if _is_new(pair, pairs[:i])]
@@ -93,7 +88,7 @@ def _is_new(pair: tuple[InputSpace, Task], seen: list[tuple[InputSpace, Task]]) 
 
 def returns_logits(subject: Subject) -> None:
     """A classifier returns logits, never probabilities; all values are finite."""
-    model = _model(subject)
+    model = subject.as_a(Model)
     for space, task in _supported(model):
         with torch.no_grad():
             output = _build(model, space, task).eval()(_inputs(space))
@@ -107,9 +102,12 @@ def evaluation_is_deterministic(subject: Subject) -> None:
     """In eval mode a sample's output is the same each time and whatever its companions are."""
     network, x = _network(subject)
     with torch.no_grad():
-        first, second, turned = network(x), network(x), network(x.flip(0))
+        first, second, turned, alone = (
+            network(rows) for rows in (x, x, x.flip(0), x[:1].expand_as(x).clone())
+        )
     require(torch.equal(first, second), "two evaluations of the same inputs differ")
-    require(torch.equal(first, turned.flip(0)), "the output for a sample depends on the other samples")
+    independent = torch.equal(first, turned.flip(0)) and torch.equal(first[0], alone[0])
+    require(independent, "the output for a sample depends on the other samples")
 
 
 def gradient_reaches_the_input(subject: Subject) -> None:
@@ -123,7 +121,7 @@ def gradient_reaches_the_input(subject: Subject) -> None:
 
 def seed_decides_the_weights(subject: Subject) -> None:
     """The same seed gives the same weights, another one others."""
-    model = _model(subject)
+    model = subject.as_a(Model)
     space, task = _supported(model)[0]
     first, second, third = (_build(model, space, task, seed).state_dict() for seed in (0, 0, 1))
     require(
@@ -137,7 +135,7 @@ def seed_decides_the_weights(subject: Subject) -> None:
 
 def can_be_prepared(subject: Subject) -> None:
     """It comes with weights that fit, or with a recipe; its normalisation fits the channels."""
-    model = _model(subject)
+    model = subject.as_a(Model)
     space, task = _supported(model)[0]
     weights = model.weights(subject.data_dirs)
     if weights is None:
@@ -156,7 +154,7 @@ def can_be_prepared(subject: Subject) -> None:
 
 def parameter_count(subject: Subject) -> str:
     """It has parameters, and says how many."""
-    model = _model(subject)
+    model = subject.as_a(Model)
     space, task = _supported(model)[0]
     count = sum(parameter.numel() for parameter in _build(model, space, task).parameters())
     require(count > 0, "has no parameters")

@@ -15,15 +15,15 @@ from advbench.store.files import write_text
 from advbench.suite.grid import expand
 from advbench.suite.reader import read_suite
 from advbench.testing.check import CheckFunction, Subject, require
-from advbench.testing.toybox import toys
+from advbench.testing.toybox import advbench_toys
 
-TOYBOX = Path(toys.__file__).parent
+TOYBOX = Path(advbench_toys.__file__).parent
 SUITE = """\
 version: 1
 name: toys
-datasets: [toys/blobs]
-models: [toys/small]
-perturbations: [none, toys/step]
+datasets: [advbench-toys/blobs]
+models: [advbench-toys/small]
+perturbations: [none, advbench-toys/step]
 """
 
 
@@ -44,8 +44,7 @@ def figure_checks(cls: type[Component]) -> list[CheckFunction]:
 
 def measures_a_number(subject: Subject) -> None:
     """One float for outcomes of each task, twice the same; the arrays are left alone."""
-    metric = subject.component
-    assert isinstance(metric, Metric)
+    metric = subject.as_a(Metric)
     generator = np.random.default_rng(0)
     for task in sorted(metric.tags.tasks):
         outcomes: list[Any] = [generator.integers(3, size=20) for _ in range(3)]
@@ -63,11 +62,6 @@ def measures_a_number(subject: Subject) -> None:
         require(all(map(np.array_equal, outcomes, before)), "measure changes its inputs in place")
 
 
-def _engine(subject: Subject) -> Engine:
-    assert isinstance(subject.component, Engine)
-    return subject.component
-
-
 def _empty_job(subject: Subject) -> Path:
     execution = Execution(
         store=str(subject.folder / "store"), run_dir=str(subject.folder / "run"), device="cpu"
@@ -78,20 +72,19 @@ def _empty_job(subject: Subject) -> Path:
 def runs_job_files(subject: Subject) -> None:
     """A job without cells runs through and finishes none."""
     events: list[dict[str, Any]] = []
-    _engine(subject).run([_empty_job(subject)], events.append, lambda: False)
+    subject.as_a(Engine).run([_empty_job(subject)], events.append, lambda: False)
     finished = [event for event in events if event["event"] == "cell_finished"]
     require(not finished, f"tells of cells that the job does not have: {finished}")
 
 
 def starts_nothing_once_stopped(subject: Subject) -> None:
     """With `stop` true from the beginning no job is read."""
-    _engine(subject).run([subject.folder / "no-such-job.json"], lambda event: None, lambda: True)
+    subject.as_a(Engine).run([subject.folder / "no-such-job.json"], lambda event: None, lambda: True)
 
 
 def draws_below_the_run(subject: Subject) -> str:
     """Draws a small finished run; the files it returns exist and lie in the run's folder."""
-    figure = subject.component
-    assert isinstance(figure, Figure)
+    figure = subject.as_a(Figure)
     run = finished_run(subject.folder)
     files = [Path(path) for path in figure.draw(run)]
     require(files, "draws nothing")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from advbench.components.base import Attack, Component, Corruption
 from advbench.components.loader import Plugins
 from advbench.components.registry import Entry
 from advbench.errors import PluginLoadError
 from advbench.testing import attacks, components, corruptions, datasets, defenses, models, others
-from advbench.testing.check import BoundCheck, Check, CheckFunction, CheckResult, Subject
+from advbench.testing.check import BoundCheck, Check, CheckFunction, CheckResult, Subject, require
 
 _BY_KIND: dict[str, Callable[[type[Component]], list[CheckFunction]]] = {
     "model": models.checks,
@@ -43,9 +45,21 @@ def is_an_attack_or_a_corruption(subject: Subject) -> None:
     raise AssertionError("a perturbation must be a subclass of Attack or of Corruption")
 
 
-def loads(subject: Subject) -> None:
+def can_be_imported(subject: Subject) -> None:
     """The registered class can be imported."""
     subject.entry.load()
+
+
+def examples_are_valid(subject: Subject) -> None:
+    """There are example parameters, and the component takes them."""
+    cls = subject.entry.load()
+    require(cls.examples, "`examples` is empty")
+    try:
+        cls(**subject.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        require(False, f"{where}: {first['msg']}; set the class attribute `examples` to parameters that work")
 
 
 def bound_checks(
@@ -58,10 +72,13 @@ def bound_checks(
     try:
         cls = entry.load()
     except PluginLoadError:
-        return [BoundCheck(Check(loads), [Subject(plugins, entry, {})])]
+        return [BoundCheck(Check(can_be_imported), [Subject(plugins, entry, {})])]
     chosen = cls.examples if examples is None else examples
-    subjects = [Subject(plugins, entry, dict(params), tuple(data_dirs)) for params in chosen]
-    return [BoundCheck(check, subjects) for check in checks_for(cls)]
+    subjects = [Subject(plugins, entry, dict(params), tuple(data_dirs)) for params in chosen or ({},)]
+    valid = BoundCheck(Check(examples_are_valid), subjects)
+    if valid.run().status == "failed":  # nothing else can be tried
+        return [valid]
+    return [valid, *(BoundCheck(check, subjects) for check in checks_for(cls))]
 
 
 def run_checks(plugins: Plugins, entry: Entry, data_dirs: Sequence[Path] = ()) -> list[CheckResult]:

@@ -6,12 +6,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from advbench.components.base import Attack, Component, Perturbation
@@ -23,84 +22,12 @@ from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import SampleRng, isolated_rng
 from advbench.runtime.target import Meter, PipelineTarget
-from advbench.testing.check import Broken, Skip, Subject
-from advbench.testing.toybox import toys
-from advbench.values import Classification, InputSpace, Regression, Task
+from advbench.testing.check import Broken, Subject
+from advbench.testing.toybox import advbench_toys
+from advbench.values import Classification, InputSpace, Task
 
 CHUNK = 8
 CPU = torch.device("cpu")
-Some = TypeVar("Some", bound=Component)
-
-
-@dataclass(frozen=True)
-class Brightness:
-    """A link to physical units: an arcsinh stretch."""
-
-    unit: str = "nJy"
-
-    def to_physical(self, x: Tensor) -> Tensor:
-        """Input space to nanojansky."""
-        return torch.sinh(x) * 10
-
-    def from_physical(self, value: Tensor) -> Tensor:
-        """Nanojansky to input space."""
-        return torch.asinh(value / 10)
-
-
-def space_of(*shape: int, low: float = 0.0, high: float = 1.0, link: Any = None) -> InputSpace:
-    """An input space with the same bounds for all channels."""
-    channels = shape[0]
-    names = tuple(f"band{i}" for i in range(channels))
-    return InputSpace(shape, (low,) * channels, (high,) * channels, names, link=link)
-
-
-SPACES = (
-    space_of(3, 12, 12),
-    space_of(1, 12, 12),
-    space_of(3, 32, 32),
-    space_of(3, 12, 12, low=-1.0, high=4.0, link=Brightness()),
-    space_of(6),
-)
-"""Spaces to try a component in, in this order."""
-
-WIDE = space_of(5, 8, 8, low=-4.0, high=50.0)
-"""Five bands with bounds that nobody may take for 0 and 1."""
-
-
-def classes(count: int) -> Classification:
-    """A task of so many classes."""
-    return Classification(tuple(f"class{i}" for i in range(count)))
-
-
-REGRESSION = Regression(("redshift",), tolerance=0.5)
-
-
-def a_task(component: Component, count: int = 3) -> Task:
-    """A task that the component is for: classification if it can."""
-    return classes(count) if "classification" in component.tags.tasks else REGRESSION
-
-
-def fitting(component: Component, task: Task, spaces: Sequence[InputSpace] = SPACES) -> InputSpace:
-    """The first of these spaces that the component supports.
-
-    Raises
-    ------
-    Skip
-        With the component's own reason if it supports none of them.
-    """
-    reasons = [component.supports(space, task) for space in spaces]
-    for space, reason in zip(spaces, reasons):
-        if reason is None:
-            return space
-    raise Skip(f"supports none of the spaces that were tried: {reasons[0]}")
-
-
-def changed(component: Some, **parameters: Any) -> Some | None:
-    """The component with other parameters, or None if it does not take them."""
-    try:
-        return type(component)(**{**component.model_dump(mode="json"), **parameters})
-    except ValidationError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -154,7 +81,10 @@ def a_stage(
     inputs = torch.from_numpy((lower + width * draws).astype(np.float32)) if x is None else x
     with isolated_rng(0):
         network = Network(
-            module or toys.SmallModule(space.shape, task.outputs, len(extras or {})), space, task, "small"
+            module or advbench_toys.SmallModule(space.shape, task.outputs, len(extras or {})),
+            space,
+            task,
+            "small",
         )
     frozen = freeze(network)
     assert isinstance(frozen, Network)
@@ -233,6 +163,5 @@ def with_toys(subject: Subject) -> Plugins:
     module = own.hooks.get_plugin(own.namespace) if own.hooks is not None else None
     if not isinstance(module, ModuleType):
         raise Broken(own.error or "its plugin is not a module")
-    return Plugins(
-        [Source(own.namespace, own.distribution, lambda: module), Source("toys", "advbench", lambda: toys)]
-    )
+    toys = Source("advbench-toys", "advbench", lambda: advbench_toys)
+    return Plugins([Source(own.namespace, own.distribution, lambda: module), toys])
