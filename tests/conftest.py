@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from advbench.api import Data, DataContext
 
 HEAVY = (
     "torch",
@@ -50,3 +54,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items if LIGHT else ():
         if item.get_closest_marker("torch"):
             item.add_marker(pytest.mark.skip(reason="needs torch, which is not installed here"))
+
+
+@pytest.fixture
+def data_context(tmp_path: Path) -> Callable[..., DataContext]:
+    """Makes the context of a data set: ``data_context(*folders, source=None)``, with a cache of this test's own."""
+    from advbench.components.identity import Spec
+    from advbench.components.loader import Plugins
+    from advbench.runtime.data import Context, Environment
+    from advbench.store.artifacts import Store
+
+    def make(*folders: Path, source: Data | None = None) -> DataContext:
+        environment = Environment(Plugins([]), Store(tmp_path / "cache"), folders)
+        return Context(environment, Spec("dataset", "test/data", "{}", 1), source)
+
+    return make
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The optional folder of real data; a test that asks for it is skipped where it is absent."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the optional data folder ../shared/data")
+    return folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import model_validator
@@ -27,6 +28,7 @@ class LsstMock(Dataset):
 
     tags: ClassVar[Tags] = Tags(tasks={"classification"}, reference="https://arxiv.org/abs/0805.2366")
     version: ClassVar[int] = 1
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"n": 42},)
 
     depth: Literal["y10", "y1"] = param("y10", "survey depth: ten years of exposure, or one")
     n: int = param(4000, "number of galaxies, all splits together", ge=30)

@@ -57,7 +57,10 @@ class JPEG(Corruption):
     """JPEG compression in 8 bits between the bounds; as RGB for 3 channels, else channel by channel."""
 
     tags: ClassVar[Tags] = Tags(
-        strength="quality", unit="JPEG quality", reference="https://www.w3.org/Graphics/JPEG/itu-t81.pdf"
+        strength="quality",
+        unit="JPEG quality",
+        stronger="lower",
+        reference="https://www.w3.org/Graphics/JPEG/itu-t81.pdf",
     )
 
     quality: int = param(50, "libjpeg's quality; lower is stronger", unit="JPEG quality", ge=1, le=100)

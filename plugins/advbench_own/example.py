@@ -36,7 +36,7 @@ def stripes(count: int = 300, side: int = 16, contrast: float = 0.3, seed: int =
 
 
 def small_network(channels: int = 1, outputs: int = 3, width: int = 16) -> nn.Module:
-    """Two convolutions, a mean over positions and one dense layer: logits (b, outputs) of images (b, channels, h, w)."""
+    """Logits (b, outputs) of images (b, channels, h, w): two convolutions, a mean over positions, a dense layer."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.ReLU(),

@@ -46,7 +46,7 @@ def test_budgets(given: Any, values: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("given", [-1, [1, -1], [], True, [True], "x", {"g": 1}, float("inf")])
 def test_what_is_no_budget_is_refused(given: Any) -> None:
-    with pytest.raises(ValueError, match="budget|expected a"):
+    with pytest.raises(ValueError, match=r"budget|expected a"):
         Budget.of(given)
 
 
@@ -57,7 +57,7 @@ def test_budgets_broadcast_over_channels() -> None:
     x = torch.ones(2, 3, 4, 5)
     assert Budget.of(2).like(x).shape == (1, 1, 1, 1)
     assert (x * Budget.of([1, 2, 3]).like(x))[1, :, 3, 4].tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match="2 entries .* 3 channels"):
+    with pytest.raises(ValueError, match=r"2 entries .* 3 channels"):
         Budget.of([1, 2]).like(x)
 
 

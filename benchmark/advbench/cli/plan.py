@@ -11,7 +11,7 @@ import click
 
 from advbench.cli.forecast import Network, Spending, networks, spending
 from advbench.cli.main import COMMANDS
-from advbench.cli.options import Selection, selects
+from advbench.cli.selection import ONLY_EPILOG, Selection, selects
 from advbench.components.loader import Plugins
 from advbench.display.words import plural
 from advbench.engines.planning import Options, Plan, Planned, Planner, Worst
@@ -21,7 +21,7 @@ from advbench.store.records import Records
 from advbench.suite.grid import Grid
 
 
-@click.command("plan", help=COMMANDS["plan"])
+@click.command("plan", help=COMMANDS["plan"], epilog=ONLY_EPILOG)
 @selects
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: rows, networks, passes.")
 def command(as_json: bool, **selection: Any) -> None:
@@ -163,12 +163,14 @@ def _networks(needed: list[Network]) -> list[str]:
 
 
 def _passes(costs: list[Spending]) -> list[str]:
-    known = sum(cost.attack or 0 for cost in costs)
-    unsaid = [cost for cost in costs if cost.attack is None]
-    line = f"  {'passes':<20}at most {known:,} forward and backward passes of single samples by attacks"
-    if unsaid:
-        line += f",\n  {'':<20}and those of {plural(len(unsaid), 'cell')} for which that cannot be said yet"
-    return [line] if costs else []
+    attacks = [cost.attack for cost in costs if cost.attack != 0]
+    said = [passes for passes in attacks if passes is not None]
+    words = (
+        [f"at most {sum(said):,} forward and backward passes of single samples by attacks"] if said else []
+    )
+    if len(said) < len(attacks):
+        words.append(f"not known before the run for {plural(len(attacks) - len(said), 'cell')}")
+    return [f"  {'passes' if index == 0 else '':<20}{line}" for index, line in enumerate(words)]
 
 
 def _unknown(plan: Plan) -> list[str]:

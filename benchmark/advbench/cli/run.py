@@ -14,7 +14,7 @@ from rich.console import Console
 from advbench.cli import plan
 from advbench.cli.forecast import outlook
 from advbench.cli.main import COMMANDS, INTERRUPTED
-from advbench.cli.options import Selection, selects, writable
+from advbench.cli.selection import ONLY_EPILOG, Selection, selects, writable
 from advbench.cli.summary import show_result
 from advbench.components.loader import Plugins
 from advbench.display.base import KINDS, Display, open_display
@@ -37,9 +37,12 @@ EXECUTION = (
     click.option(
         "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."
     ),
-    click.option("--engine", help="Engine: serial, process, or the id of another  [default: serial]"),
+    click.option(
+        "--engine", metavar="ID", help="Engine: serial, process, or the id of another  [default: serial]"
+    ),
     click.option(
         "--workers",
+        metavar="N",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
@@ -47,6 +50,7 @@ EXECUTION = (
     ),
     click.option(
         "--batch-size",
+        metavar="N",
         type=click.IntRange(min=1),
         default=256,
         show_default=True,
@@ -72,7 +76,7 @@ def executes(command: Any) -> Any:
     return command
 
 
-@click.command("run", help=COMMANDS["run"])
+@click.command("run", help=COMMANDS["run"], epilog=ONLY_EPILOG)
 @selects
 @executes
 def command(
@@ -152,7 +156,9 @@ def find_engine(plugins: Plugins, name: str | None, workers: int) -> str:
     # A short name would load every plugin.
     entry = plugins.find("engine", f"core/{name}" if name in ("serial", "process") else name)
     if workers > 1 and "workers" not in entry.load().model_fields:
-        raise UserError(f"--workers {workers}: the engine {entry.id} has one worker; leave out one of the options")
+        raise UserError(
+            f"--workers {workers}: the engine {entry.id} has one worker; leave out one of the options"
+        )
     return entry.id
 
 

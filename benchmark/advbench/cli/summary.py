@@ -26,6 +26,7 @@ WRITTEN = (
 """What a run may write beside the leaderboard, in the order in which it is named."""
 
 DATA = "data: "
+"""How the reason of a row begins whose data set cannot be read."""
 
 
 def show_result(result: Result, out: Path, seconds: float, console: Console) -> None:
@@ -87,7 +88,8 @@ def _reasons(rows: list[Row], console: Console) -> None:
 
 
 def _counts(result: Result, seconds: float, console: Console) -> None:
-    reused = sum(one.record is not None for one in result.plan.cells)
+    records = [one.record for one in result.plan.cells if one.record is not None]
+    reused = sum(not record.reason.startswith(DATA) for record in records)
     states = Text(", ").join(
         Text(f"{count} {status}", STYLES.get(status, "")) for status, count in sorted(result.counts.items())
     )

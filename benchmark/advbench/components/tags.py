@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 TASKS = frozenset({"classification", "regression"})
 
@@ -30,6 +31,8 @@ class Tags:
         The stages of a defense.
     strength, unit
         Name of the parameter that says how strong a perturbation is, and its unit.
+    stronger
+        Whether a ``"higher"`` or a ``"lower"`` value is the stronger perturbation (JPEG quality: lower).
     reference
         Paper or page that it comes from.
     """
@@ -45,4 +48,5 @@ class Tags:
     detects: bool = False
     strength: str = ""
     unit: str = ""
+    stronger: Literal["higher", "lower"] = "higher"
     reference: str = ""

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from advbench.components.base import Dataset
-from advbench.components.identity import Spec, canonical, digest, instantiate
+from advbench.components.identity import Spec, digest, instantiate
 from advbench.components.loader import Plugins
 from advbench.components.protocols import Progress
 from advbench.errors import DataError
+from advbench.runtime.checks import check_structure, fingerprint, plain
+from advbench.runtime.contents import by_content
 from advbench.runtime.events import Emit, progress_bar
+from advbench.runtime.reading import read as read  # testing takes it from here
 from advbench.store.artifacts import MANIFEST, Store
 from advbench.store.files import sha256, write_json
-from advbench.values import Classification, Data, InputSpace, Regression, Split, Task
-
-ROWS = 256  # samples read at a time when a whole split is walked through
+from advbench.values import Classification, Data, InputSpace, Regression, Task
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ class Card:
     space: InputSpace
     task: Task
     notes: tuple[str, ...]
+    augment: str = ""  # what transforms the training batches, if anything does: part of a network, not of the data
 
     def count(self, split: str, limit: int | None) -> int:
         """Number of samples evaluated.
@@ -105,10 +103,9 @@ class Card:
 
     def json(self) -> dict[str, Any]:
         """As a mapping."""
-        space = {name: getattr(self.space, name) for name in ("shape", "lower", "upper", "channels", "unit")}
         task = {"kind": type(self.task).__name__, **vars(self.task)}
         known = {"fingerprint": self.fingerprint, "sizes": dict(self.sizes), "notes": self.notes}
-        return {**known, "space": space, "task": task}
+        return {**known, "space": plain(self.space), "task": task, "augment": self.augment}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Card:
@@ -116,9 +113,8 @@ class Card:
         space: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["space"].items()}
         task: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["task"].items()}
         kind = {"Classification": Classification, "Regression": Regression}[task.pop("kind")]
-        return cls(
-            value["fingerprint"], value["sizes"], InputSpace(**space), kind(**task), tuple(value["notes"])
-        )
+        parts = (value["fingerprint"], value["sizes"], InputSpace(**space), kind(**task), tuple(value["notes"]))
+        return cls(*parts, value["augment"])
 
 
 def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Data, Card]:
@@ -132,18 +128,14 @@ def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Dat
     origin = load(environment, source, None)[0] if source is not None else None
     context = Context(environment, spec, origin)
     data = _component(environment, spec).load(context)
-    _check_structure(spec.id, data)
+    check_structure(spec.id, data)
     memo = _memo(environment, spec, source)
     card = known_card(environment, spec, source)
     if card is None:
         # Walking through every sample costs seconds, so it is done once for each content.
-        card = Card(
-            _walk(spec.id, data),
-            {k: len(v) for k, v in data.splits.items()},
-            data.space,
-            data.task,
-            data.notes,
-        )
+        sizes = {name: len(split) for name, split in data.splits.items()}
+        transform = digest(_by_content(environment, spec)) if data.augment is not None else ""
+        card = Card(fingerprint(spec.id, data), sizes, data.space, data.task, data.notes, transform)
         used = {str(path): sha256(path / MANIFEST) for path in context.used}
         write_json(memo, {"card": card.json(), "artifacts": used})
     return data, card
@@ -160,7 +152,7 @@ def known_card(environment: Environment, spec: Spec, source: Spec | None) -> Car
             if sha256(Path(path) / MANIFEST) != expected:
                 return None
         return Card.from_json(value["card"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -171,114 +163,9 @@ def _component(environment: Environment, spec: Spec) -> Dataset:
 
 
 def _memo(environment: Environment, spec: Spec, source: Spec | None) -> Path:
-    parts = [[one.json(), _file_hashes(environment, one)] for one in (spec, source) if one is not None]
+    parts = [_by_content(environment, one) for one in (spec, source) if one is not None]
     return environment.store.root / "cards" / f"{digest(parts, 24)}.json"
 
 
-def _file_hashes(environment: Environment, spec: Spec) -> list[str]:
-    files = _component(environment, spec).files(environment.data_dirs)
-    return [environment.store.content_hash(path) for path in files if path.exists()]
-
-
-def _check_structure(name: str, data: Data) -> None:
-    if "test" not in data.splits:
-        raise DataError(f"{name}: there is no split 'test'; there are {', '.join(data.splits) or 'none'}")
-    owner: dict[str, str] = {}
-    for split_name, split in data.splits.items():
-        n = len(split)
-        where = f"{name}, split {split_name!r}"
-        shape = tuple(split.x.shape)
-        if shape != (n, *data.space.shape):
-            raise DataError(f"{where}: inputs have shape {shape}; {n} targets need {(n, *data.space.shape)}")
-        for label, array in (("ids", split.ids), *split.extras.items()):
-            if len(array) != n:
-                raise DataError(f"{where}: {len(array)} {label} for {n} samples")
-        _check_targets(where, split, data.task)
-        for sample in split.ids:
-            other = owner.setdefault(str(sample), split_name)
-            if other != split_name:
-                raise DataError(
-                    f"{name}: sample {sample!r} is in split {other!r} and in split {split_name!r}"
-                )
-        if len(set(map(str, split.ids))) != n:
-            raise DataError(f"{where}: sample ids are not unique")
-
-
-def _check_targets(where: str, split: Split, task: Task) -> None:
-    y = np.asarray(split.y)
-    if isinstance(task, Regression):
-        bad = ~np.isfinite(y.reshape(len(y), -1)).all(1)
-        if bad.any():
-            raise DataError(f"{where}: target of sample {split.ids[bad.argmax()]!r} is not finite")
-        if y.reshape(len(y), -1).shape[1:] != (task.outputs,) and len(y):
-            raise DataError(f"{where}: targets have shape {y.shape} for {task.outputs} outputs")
-        return
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where}: class labels must be integers of shape (n,), got {y.dtype} {y.shape}")
-    bad = (y < 0) | (y >= task.outputs)
-    if bad.any():
-        i = int(bad.argmax())
-        raise DataError(f"{where}: label {y[i]} of sample {split.ids[i]!r} is outside 0..{task.outputs - 1}")
-
-
-def _walk(name: str, data: Data) -> str:
-    """Check every value and hash everything: space, task, splits, ids, targets, extras, inputs."""
-    hasher = hashlib.sha256()
-    space = data.space
-    hasher.update(canonical([space.shape, space.lower, space.upper, space.channels, space.unit]).encode())
-    hasher.update(canonical([type(data.task).__name__, vars(data.task)]).encode())
-    view = (1, -1) + (1,) * (len(space.shape) - 1)
-    lower, upper = np.array(space.lower).reshape(view), np.array(space.upper).reshape(view)
-    slack = 1e-6 * (upper - lower)  # rounding of the bounds themselves
-    for split_name, split in sorted(data.splits.items()):
-        hasher.update(canonical([split_name, [str(sample) for sample in split.ids]]).encode())
-        for key in sorted(split.extras):
-            hasher.update(key.encode() + np.ascontiguousarray(split.extras[key], dtype=np.float32).tobytes())
-        labels = np.float64 if isinstance(data.task, Regression) else np.int64
-        hasher.update(np.ascontiguousarray(split.y, dtype=labels).tobytes())
-        for rows in batches(len(split)):
-            x = read(split, rows)
-            _check_values(f"{name}, split {split_name!r}", x, split.ids[rows], lower - slack, upper + slack)
-            hasher.update(x.tobytes())
-    return hasher.hexdigest()[:16]
-
-
-def _check_values(where: str, x: NDArray[np.float32], ids: Any, lower: Any, upper: Any) -> None:
-    axes = tuple(range(1, x.ndim))
-    broken = ~np.isfinite(x).all(axis=axes)
-    if broken.any():
-        raise DataError(
-            f"{where}: sample {str(ids[broken.argmax()])!r} has NaN or infinite values; remove or mask it"
-        )
-    outside = ((x < lower) | (x > upper)).any(axis=axes)
-    if outside.any():
-        i = int(outside.argmax())
-        bounds = f"[{np.min(lower):.6g}, {np.max(upper):.6g}]"
-        raise DataError(
-            f"{where}: sample {str(ids[i])!r} has values in [{x[i].min():.6g}, {x[i].max():.6g}], "
-            f"outside the declared bounds {bounds}"
-        )
-
-
-def batches(count: int, size: int = ROWS) -> Iterator[NDArray[np.int64]]:
-    """Index arrays of at most ``size`` rows, in order."""
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
-
-
-def read(split: Split, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Inputs of some rows, (b, c, h, w) float32, C-contiguous."""
-    return np.ascontiguousarray(split.x[rows], dtype=np.float32)
-
-
-def channel_statistics(split: Split) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation per channel over a split, in float64."""
-    count, total, square = 0, 0.0, 0.0
-    for rows in batches(len(split)):
-        x = read(split, rows).astype(np.float64)
-        axes = (0, *range(2, x.ndim))
-        count += x.size // x.shape[1]
-        total, square = total + x.sum(axis=axes), square + np.square(x).sum(axis=axes)
-    mean = np.asarray(total) / count
-    std = np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 0))
-    return mean.tolist(), np.where(std > 0, std, 1.0).tolist()
+def _by_content(environment: Environment, spec: Spec) -> dict[str, Any]:
+    return by_content(spec, _component(environment, spec), environment.data_dirs, environment.store)

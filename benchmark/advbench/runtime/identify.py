@@ -12,6 +12,7 @@ from typing import Any
 from advbench.components.base import Component, Defense
 from advbench.components.identity import Spec, digest, instantiate
 from advbench.evidence.protocol import DTYPE, PROTOCOL
+from advbench.runtime.contents import by_content
 from advbench.runtime.data import Card, Environment
 from advbench.suite.grid import Cell
 
@@ -23,8 +24,7 @@ def component(environment: Environment, spec: Spec) -> Component:
 
 def identity(environment: Environment, spec: Spec) -> dict[str, Any]:
     """A component with its parameters, its version and the content of its files."""
-    files = component(environment, spec).files(environment.data_dirs)
-    return {**spec.json(), "files": [environment.store.content_hash(path) for path in files if path.exists()]}
+    return by_content(spec, component(environment, spec), environment.data_dirs, environment.store)
 
 
 def training_defenses(environment: Environment, cell: Cell) -> tuple[Spec, ...]:
@@ -48,6 +48,7 @@ def network_identity(
         "model": identity(environment, cell.model.spec),
         "defenses": [identity(environment, spec) for spec in defenses],
         "trained_on": source.fingerprint,
+        "augment": source.augment,
         "seed": cell.seed,
     }
 

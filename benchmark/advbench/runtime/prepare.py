@@ -18,10 +18,11 @@ from advbench.components.identity import Spec
 from advbench.components.protocols import Batch
 from advbench.components.recipe import Recipe
 from advbench.errors import PluginError, UserError
-from advbench.runtime.data import Card, Environment, channel_statistics
+from advbench.runtime.data import Card, Environment
 from advbench.runtime.identify import component, network_identity
 from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
+from advbench.runtime.reading import channel_statistics
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
 from advbench.runtime.training import Trainer, place

@@ -171,6 +171,8 @@ class PipelineTarget:
         return self.evaluate(x, y, loss).gradient
 
     def _check(self, x: Tensor) -> None:
+        if not len(x):
+            raise PluginError("there is no sample left to evaluate; stop when none is active")
         if len(x) != len(self.rows):
             raise PluginError(
                 f"{len(x)} inputs for a target of {len(self.rows)} samples; use target.take(index)"

@@ -42,8 +42,19 @@ def ball_norm(delta: Tensor, norm: str, eps: Tensor | None = None) -> Tensor:
     if eps is not None:
         value = _ratio(value, eps.double().expand_as(value))
     order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
-    size: Tensor = torch.linalg.vector_norm(_rows(value), ord=order, dim=1)
-    return size
+    return _length(value, order)
+
+
+def _length(value: Tensor, order: float) -> Tensor:
+    """Norm of every row (b,) in float64.
+
+    A lone row is measured twice: torch splits one long reduction over its threads, and its last bits would
+    depend on how many rows there are.
+    """
+    rows = _rows(value)
+    twice = rows.expand(2, -1) if len(rows) == 1 else rows
+    size: Tensor = torch.linalg.vector_norm(twice, ord=order, dim=1, dtype=torch.float64)
+    return size[: len(rows)]
 
 
 def _ratio(value: Tensor, scale: Tensor) -> Tensor:
@@ -82,28 +93,34 @@ def project(y: Tensor, x: Tensor, norm: str, eps: Tensor, lower: Tensor, upper: 
     if norm in COUNTS:
         return clip(_keep_largest(y, x, norm, eps), lower, upper)
     inside = clip(y, lower, upper)
-    for _ in range(
-        8
-    ):  # rounding of x + delta can leave the ball by an ulp: measure what is stored, then shrink
-        size = ball_norm(inside - x, norm, eps)
-        if not bool((size > 1).any()):
+    for _ in range(8):  # rounding of x + delta can leave the ball by an ulp, so what is stored is measured
+        delta = inside - x
+        size = _scaled_length(delta, norm, eps)
+        over = _column(size > 1, x)
+        if not bool(over.any()):
             return inside
-        delta = _shrink((inside.double() - x.double()), norm, eps.double(), size)
-        inside = torch.where(
-            _column(size > 1, x), clip((x.double() + delta).to(x.dtype), lower, upper), inside
-        )
-    return torch.where(_column(ball_norm(inside - x, norm, eps) > 1, x), x, inside)
+        closer = _onto_ball(delta, eps, size) if norm == "l1" else delta * _column(RADIUS / size, x).to(x)
+        inside = torch.where(over, clip(x + closer, lower, upper), inside)
+    return torch.where(_column(_scaled_length(inside - x, norm, eps) > 1, x), x, inside)
 
 
-def _shrink(delta: Tensor, norm: str, eps: Tensor, size: Tensor) -> Tensor:
-    scaled = _ratio(delta, eps.expand_as(delta)).nan_to_num(0.0, 0.0, 0.0)
-    radius = 1 - 2**-22
-    if norm == "l2" or not bool((size > 1 + 1e-6).any()):
-        length = torch.linalg.vector_norm(_rows(scaled), ord=2 if norm == "l2" else 1, dim=1).clamp_min(
-            1e-300
-        )
-        return scaled * _column((radius / length).clamp_max(1.0), delta) * eps
-    return _onto_simplex(scaled, radius) * eps
+RADIUS = 1 - 2**-21
+"""Where projections aim, so that rounding to float32 rarely leaves the ball."""
+
+
+def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
+    order = {"l2": 2, "l1": 1}[norm]
+    if eps[0].numel() == 1:  # one number for each sample: no copy of delta is needed
+        return _ratio(_length(delta, order), eps.double().flatten().expand(len(delta)))
+    return _length(_ratio(delta, eps.expand_as(delta)), order)
+
+
+def _onto_ball(delta: Tensor, eps: Tensor, size: Tensor) -> Tensor:
+    """The nearest point of the l1 ball; just outside, where only rounding is to be undone, the ray will do."""
+    if not bool((size > 1 + 1e-6).any()):
+        return delta * _column(RADIUS / size.clamp_min(RADIUS), delta).to(delta)
+    scaled = _ratio(delta.double(), eps.double().expand_as(delta)).nan_to_num(0.0, 0.0, 0.0)
+    return (_onto_simplex(scaled, RADIUS) * eps).to(delta)
 
 
 def _onto_simplex(scaled: Tensor, radius: float) -> Tensor:
@@ -149,8 +166,8 @@ def _uniform_direction(norm: str, shape: torch.Size, rng: Rng) -> Tensor:
     size = shape.numel()
     if norm == "l2":
         normal = rng.normal(*shape)
-        length = torch.linalg.vector_norm(_rows(normal), dim=1)
-        return normal * _column(rng.uniform().double().pow(1 / size).to(normal) / length, normal)
+        radius = rng.uniform().double().pow(1 / size) / _length(normal, 2)
+        return normal * _column(radius, normal).to(normal)
     # Uniform in the l1 ball: d of d+1 exponentials over their sum, with random signs.
     signed = rng.uniform(*shape, low=-1.0, high=1.0)
     exponential = -torch.log1p(-signed.abs().clamp_max(1 - 2**-24))
@@ -170,7 +187,7 @@ def steepest_step(gradient: Tensor, norm: str, eps: Tensor) -> Tensor:
         # Divide by the largest entry first: squares of a nearly saturated network's gradient underflow in float32.
         largest = _column(_rows(scaled).abs().amax(1), scaled)
         unit = torch.where(largest > 0, scaled / largest.clamp_min(1e-38), 0.0)
-        length = _column(torch.linalg.vector_norm(_rows(unit), dim=1), unit)
+        length = _column(_length(unit, 2), unit).to(unit)
         return eps * torch.where(length > 0, unit / length.clamp_min(1e-12), 0.0)
     if norm == "l1":
         flat = _rows(scaled)

@@ -16,9 +16,9 @@ from advbench.components.protocols import Batch, StepLoss
 from advbench.components.recipe import Recipe
 from advbench.errors import PluginError
 from advbench.runtime import tasks
-from advbench.runtime.data import batches, read
 from advbench.runtime.events import Emit
 from advbench.runtime.network import freeze
+from advbench.runtime.reading import batches, read
 from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
 from advbench.values import Classification, Data, Split
 

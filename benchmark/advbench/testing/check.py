@@ -78,9 +78,14 @@ class Subject:
         return path
 
     @cached_property
+    def loaded(self) -> tuple[Data, Card]:
+        """The data and their card, for a data set; loaded once."""
+        return self.load_data("first")
+
+    @property
     def data(self) -> Data:
-        """The data, for a data set; loaded once."""
-        return self.load_data("first")[0]
+        """The data, for a data set."""
+        return self.loaded[0]
 
     def load_data(self, store: str) -> tuple[Data, Card]:
         """Load the data set with a cache of its own.
