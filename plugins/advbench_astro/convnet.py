@@ -25,7 +25,7 @@ class ConvNet(Model):
     version: ClassVar[int] = 1
 
     features: int = param(256, "width of the bottleneck", ge=1)
-    recipe: Recipe = param(Recipe(lr=2e-3, epochs=14, weight_decay=1e-3), "how it is trained")
+    recipe: Recipe = param(Recipe(lr=2e-3, epochs=12, weight_decay=1e-3), "how it is trained")
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Why the network cannot be built for these inputs, or None."""

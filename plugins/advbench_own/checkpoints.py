@@ -62,7 +62,7 @@ def fit_names(
     renamed = _without(state, prefix) if prefix else dict(state)
     if not renamed:
         raise UserError(
-            f"{path}: no weight starts with the prefix {prefix!r}; there are {_some(list(state))}"
+            f"{path}: no weight starts with the prefix {prefix!r}; there are {_some(sorted(state))}"
         )
     wrapped = all(name.startswith(PARALLEL) for name in renamed)
     if wrapped and not all(name.startswith(PARALLEL) for name in expected):

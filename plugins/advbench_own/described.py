@@ -60,7 +60,6 @@ class OwnDataset(Dataset):
     bounds: Bounds = param(
         ...,
         "[lower, upper] of valid inputs, each one number or one per channel; or data: their range",
-        unit="input",
     )
     channels: tuple[str, ...] = param((), "channel names; numbers from 0 if empty")
     unit: str = param("", "unit of an input value")
@@ -68,9 +67,7 @@ class OwnDataset(Dataset):
         (), "class names in the order of their numbers; found in the labels if empty"
     )
     target_names: tuple[str, ...] = param((), "names of the regression targets")
-    tolerance: float | None = param(
-        None, "largest error of a correct prediction (regression)", unit="target", gt=0
-    )
+    tolerance: float | None = param(None, "largest error of a correct prediction (regression)", gt=0)
     relative: bool = param(False, "errors are divided by 1 + target, as for redshifts (regression)")
     target_unit: str = param("", "unit of the regression targets")
     valid: float = param(0.1, "fraction used to choose the best epoch", ge=0, lt=1)

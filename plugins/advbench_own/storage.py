@@ -99,11 +99,11 @@ def read_array(path: Path, key: str) -> NDArray[Any]:
 
 def _open_numpy(path: Path, key: str, *, mmap: bool) -> NDArray[Any]:
     try:
-        loaded = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return np.asarray(loaded[_pick(path, key, loaded.files)])
+        if path.suffix.lower() == ".npz":
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
+                return np.asarray(loaded[_pick(path, key, loaded.files)])
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        return array
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         if "objects" in str(error) or "allow_pickle" in str(error):
             reason = "not a plain array of numbers or text; save it with numpy as such"

@@ -8,7 +8,7 @@ from advbench.api import InputSpace, Model, Recipe, Tags, Task, param
 from advbench_vision.geometry import flat_size, too_small
 
 REFERENCE = "https://arxiv.org/abs/1801.02612"
-RECIPE = Recipe(lr=1e-3, batch_size=64, epochs=4, weight_decay=0.0)
+RECIPE = Recipe(lr=1e-3, batch_size=64, epochs=3, weight_decay=0.0)
 
 
 class StadvA(Model):

@@ -259,6 +259,16 @@ class Coloured(Corruption):
         return x[:, [2, 1, 0]]
 
 
+class WrongDirection(Corruption):
+    """Says that a smaller number is stronger."""
+
+    tags: ClassVar[Tags] = Tags(strength="amount", stronger="lower")
+    amount: float = param(0.2, "how much darker", ge=0, le=1)
+
+    def corrupt(self, x, space, rng):
+        return x + self.amount * (space.bounds_like(x)[0] - x)
+
+
 class Faint(Corruption):
     """Does nothing."""
 
@@ -270,6 +280,7 @@ CORRUPTIONS = {
     BatchMean: {"batch_independence"},
     Standardised: {"finite_everywhere"},
     Coloured: {"any_number_of_channels"},
+    WrongDirection: {"weaker_changes_less"},
     Faint: {"changes_something"},
 }
 

@@ -125,6 +125,8 @@ def test_stretch_closed_form_and_inverse() -> None:
     assert x[3] == x[4] == pytest.approx((np.arcsinh(0.85) + 1) / 2) == pytest.approx(0.8856, abs=5e-5)
     assert x[0] == x[1] == pytest.approx(stretch.bounds()[0])
     inside = torch.linspace(-0.2, 20.0, 1001)
+    exact = (np.arcsinh(0.85 / 20.0 * inside.double().numpy()) + 1) / 2
+    assert np.abs(stretch.from_physical(inside).numpy() - exact).max() < 1.2e-7  # two float32 steps
     assert torch.allclose(stretch.to_physical(stretch.from_physical(inside)), inside, rtol=1e-5, atol=1e-5)
     assert stretch == ArcsinhStretch(-0.2, 20.0)
     assert len({stretch, ArcsinhStretch(-0.2, 20.0)}) == 1

@@ -205,7 +205,14 @@ def test_every_line_in_progress_fits_the_terminal(width: int) -> None:
     display = LiveDisplay(terminal(width), clock)
     display.expect(Outlook(common=" / seed 0"))
     long = "x" * 150
-    for event in (planned(30), progress(3), started("a"), started(long), epoch(3), epoch(4, 5, f"net on {long}")):
+    for event in (
+        planned(30),
+        progress(3),
+        started("a"),
+        started(long),
+        epoch(3),
+        epoch(4, 5, f"net on {long}"),
+    ):
         clock.now += 1
         display(event)
     found = rendered(display, width)
@@ -231,12 +238,22 @@ def test_finished_cells_scroll_by_and_the_bars_vanish() -> None:
     console = terminal()
     with LiveDisplay(console, Clock()) as display:
         display.expect(Outlook(common=" / seed 0"))
-        for event in (planned(2), started("a"), finished("a", 2), finished("b", 1, "failed", "judge: [x] is odd")):
+        for event in (
+            planned(2),
+            started("a"),
+            finished("a", 2),
+            finished("b", 1, "failed", "judge: [x] is odd"),
+        ):
             display(event)
         display.print("a line for the user")
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for words in ("data / net / none / a", "failed   data / net / none / b", "judge: [x] is odd", "a line for the user"):
+    for words in (
+        "data / net / none / a",
+        "failed   data / net / none / b",
+        "judge: [x] is odd",
+        "a line for the user",
+    ):
         assert words in text
     assert "seed 0" not in text
 
@@ -245,7 +262,12 @@ def test_the_display_suits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     pipe = Console(file=io.StringIO())
     kinds = {kind: type(open_display(kind, pipe)).__name__ for kind in KINDS}
-    assert kinds == {"auto": "PlainDisplay", "rich": "LiveDisplay", "plain": "PlainDisplay", "none": "NoDisplay"}
+    assert kinds == {
+        "auto": "PlainDisplay",
+        "rich": "LiveDisplay",
+        "plain": "PlainDisplay",
+        "none": "NoDisplay",
+    }
     assert isinstance(open_display("auto", terminal()), LiveDisplay)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(open_display("auto", terminal()), PlainDisplay)
@@ -264,14 +286,23 @@ def test_no_display_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (99.4, "99 s"), (100, "2 min"), (5400, "90 min"), (7860, "2 h 11 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (99.4, "99 s"),
+        (100, "2 min"),
+        (5400, "90 min"),
+        (7860, "2 h 11 min"),
+    ],
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (2.5e9, "2.5 GB"), (3e13, "30.0 TB")]
+    ("count", "words"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (2.5e9, "2.5 GB"), (3e13, "30.0 TB")],
 )
 def test_sizes(count: float, words: str) -> None:
     assert size(count) == words

@@ -431,13 +431,12 @@ def test_references() -> None:
 
 
 def test_real_colour_images(shared_data: Path, data_context: Contexts) -> None:
-    with np.load(shared_data / "cifar10" / "cifar10_test100.npz") as file:
-        keys = {file[key].ndim: key for key in file.files if file[key].ndim in (1, 4)}
-        x, y = file[keys[4]], file[keys[1]]
     file_name = "cifar10/cifar10_test100.npz"
+    with np.load(shared_data / file_name) as file:
+        x, y = file["x"], file["y"]
     dataset = Arrays(
-        inputs=f"{file_name}:{keys[4]}",
-        labels=f"{file_name}:{keys[1]}",
+        inputs=f"{file_name}:x",
+        labels=f"{file_name}:y",
         bounds=(0, 255),
         channels_last=True,
         valid=0,

@@ -44,12 +44,10 @@ def verify(cache: Path | None) -> int:
 
     store = Store(cache or default_root())
     artifacts = list(store.artifacts())
-    damaged = [(artifact, artifact.damage()) for artifact in artifacts]
-    damaged = [(artifact, lines) for artifact, lines in damaged if lines]
-    for artifact, lines in damaged:
+    damaged = [lines for artifact in artifacts if (lines := artifact.damage())]
+    for lines in damaged:
         for line in lines:
             click.echo(f"{click.style('damaged', fg='red')} {line}")
-        click.echo(f"        remove {artifact.path}; it is made again when it is needed")
     folder = store.root / "cells"
     names = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
     broken = [name for name in names if Records([folder]).get(name) is None]
@@ -59,6 +57,8 @@ def verify(cache: Path | None) -> int:
         )
     checked = f"{plural(len(artifacts), 'artifact')} and {plural(len(names), 'cell record')} checked"
     click.echo(f"{checked}, {len(damaged) + len(broken)} damaged")
+    if damaged:
+        click.echo("`advbench cache gc` removes damaged artifacts; they are made again when they are needed")
     return 1 if damaged or broken else 0
 
 
@@ -69,7 +69,7 @@ def verify(cache: Path | None) -> int:
 )  # fmt: skip
 @cache_folder
 def gc(older_than: float, cache: Path | None) -> None:
-    """Remove what was not used for long, and what killed runs left behind."""
+    """Remove what was not used for long, what is damaged, and what killed runs left behind."""
     store = Store(cache or default_root())
     before = {path: _size([path]) for path in _candidates(store)}
     removed = store.collect_garbage(older_than)
@@ -88,7 +88,7 @@ def describe(artifact: Artifact) -> str:
     try:
         made_from = artifact.manifest()["made_from"]
     except (OSError, ValueError, KeyError):
-        return "its manifest cannot be read; `advbench cache gc` removes it if it has none"
+        return "damaged: its manifest cannot be read; `advbench cache gc` removes it"
     if artifact.kind == "network":
         defenses = "".join(f" + {spec['id']}" for spec in made_from["defenses"])
         data = made_from["trained_on"]

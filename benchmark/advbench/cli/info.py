@@ -43,7 +43,7 @@ def _described(entry: Entry) -> Iterator[str]:
     yield f"{click.style(entry.id, bold=True)}  {kind}, version {cls.version}, from {entry.distribution}"
     yield f"{cls.__module__}:{cls.__name__}"
     yield ""
-    yield inspect.getdoc(cls) or "(no docstring)"
+    yield _reflowed(inspect.getdoc(cls) or "(no docstring)")
     yield ""
     found = parameters(cls)
     yield click.style("parameters", bold=True) if found else "no parameters"
@@ -58,12 +58,26 @@ def _described(entry: Entry) -> Iterator[str]:
         yield f"{click.style('reference', bold=True)}  {cls.tags.reference}"
 
 
+def _room() -> int:
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def _reflowed(text: str) -> str:
+    """Paragraphs as wide as the terminal; whatever is indented stays as it is."""
+    paragraphs = text.split("\n\n")
+    for index, paragraph in enumerate(paragraphs):
+        lines = paragraph.splitlines()
+        if max(map(len, lines), default=0) > _room() and not any(line.startswith(" ") for line in lines):
+            paragraphs[index] = textwrap.fill(" ".join(lines), _room(), break_long_words=False)
+    return "\n\n".join(paragraphs)
+
+
 def _table(found: list[Parameter]) -> Iterator[str]:
     """Name, type and default in columns; the help stands beside them, or below where they are too wide."""
     columns = [(one.name, one.type, one.default) for one in found]
     widths = [min(32, max((len(row[i]) for row in columns), default=0)) for i in range(3)]
     indent = 2 + sum(widths) + 6
-    room = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    room = _room()
     for one, row in zip(found, columns):
         cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths))
         words = one.help + (f" [{one.unit}]" if one.unit else "")

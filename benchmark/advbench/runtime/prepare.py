@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,17 @@ class Kitchen:
             return self._finish(network)
         started = time.monotonic()
         made_from = network_identity(self.environment, cell, self.card, defenses)
-        found = self.environment.store.find("network", made_from)
-        path = self.environment.store.obtain(
-            "network", made_from, lambda folder: self._train(cell, model, defenses, folder)
-        )
+        how = "loaded"  # also when another worker trained it while this one waited
+
+        def make(folder: Path) -> None:
+            nonlocal how
+            self._train(cell, model, defenses, folder)
+            how = "trained"
+
+        path = self.environment.store.obtain("network", made_from, make)
         network = self.build(cell, model)
         network.load_state_dict(load_file(path / WEIGHTS))
-        self._tell(cell, defenses, "loaded" if found else "trained", time.monotonic() - started)
+        self._tell(cell, defenses, how, time.monotonic() - started)
         return self._finish(network)
 
     def build(self, cell: Cell, model: Model) -> Network:
@@ -83,7 +88,7 @@ class Kitchen:
         network = Network(module, self.data.space, self.data.task, cell.model.spec.id)
         how = model.normalisation()
         if how == "train":
-            if "train" not in self.data.splits:
+            if not len(self.data.splits.get("train", ())):
                 raise PluginError(
                     f"{cell.model.spec.id} is normalised by a training split, which the data set lacks"
                 )
@@ -98,7 +103,8 @@ class Kitchen:
         recipe = getattr(model, "recipe", None)
         if not isinstance(recipe, Recipe):
             name = cell.model.spec.id if cell.model.spec else ""
-            raise UserError(f"{name} has neither weights nor a recipe to be trained by")
+            need = f"no recipe, which {defenses[0].id} needs to train it" if defenses else ""
+            raise UserError(f"{name} has {need or 'neither weights nor a recipe to be trained by'}")
         kit = Kit(self, cell, model, recipe)
         threads = torch.get_num_threads()
         with self.environment.store.lock("training"):  # one training per machine: it uses all threads
@@ -114,8 +120,25 @@ class Kitchen:
                 torch.set_num_threads(threads)
         if not isinstance(trained, Network):
             raise PluginError(f"{defenses[0].id}: train must return a network made by training.build()")
-        state = {name: value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
+        # Copies, because safetensors refuses weights that two layers share.
+        state = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in trained.state_dict().items()
+        }
         save_file(state, folder / WEIGHTS)
+
+    @contextmanager
+    def standing_aside(self) -> Iterator[None]:
+        """Let other workers train meanwhile: one of them may be making the very network that is waited for."""
+        lock = self.environment.store.lock("training")
+        held = lock.is_locked
+        if held:
+            lock.release()
+        try:
+            yield
+        finally:
+            if held:
+                lock.acquire()
 
     def _tell(self, cell: Cell, defenses: tuple[Spec, ...], how: str, seconds: float) -> None:
         label = f"{cell.model.label} on {cell.source.label}" + "".join(f" + {spec.id}" for spec in defenses)
@@ -157,7 +180,8 @@ class Kit:
 
     def undefended(self) -> nn.Module:
         """The same model trained without the defense."""
-        return self.kitchen.prepare(self.cell, ()).network
+        with self.kitchen.standing_aside():
+            return self.kitchen.prepare(self.cell, ()).network
 
     def fit(
         self, module: nn.Module, *, loss: Callable[..., Any] | None = None, purpose: str = "fit"

@@ -51,13 +51,14 @@ class Trainer:
         with isolated_rng(seed_of(self.seed, purpose, "global")):
             best = self._epochs(module.requires_grad_(True), train, valid, step_loss, purpose)
         module.load_state_dict(best)
+        module.zero_grad(set_to_none=True)
         return freeze(module)
 
     def _epochs(
         self, module: nn.Module, train: Split, valid: Split, loss: StepLoss, purpose: str
     ) -> dict[str, Tensor]:
         recipe = self.recipe
-        steps = max(1, self._steps(len(train)))
+        steps = len(self._batches(len(train)))
         optimizer = _optimizer(module, recipe)
         schedule = _schedule(optimizer, recipe, steps)
         best, best_loss, waited = _copy(module), math.inf, 0
@@ -92,9 +93,11 @@ class Trainer:
             raise PluginError(f"{self.label} has to be trained, but its data set has no split {name!r}")
         return self.data.splits[name]
 
-    def _steps(self, count: int) -> int:
-        full, rest = divmod(count, self.recipe.batch_size)
-        return full + (rest > 1)
+    def _batches(self, count: int) -> list[NDArray[np.int64]]:
+        """Positions in the order of an epoch; a last batch of one sample is left out unless all are that small."""
+        found = list(batches(count, self.recipe.batch_size))
+        # Batch normalisation has no statistics of a single sample.
+        return found[:-1] if len(found[-1]) == 1 < len(found[0]) else found
 
     def _default_loss(self, train: Split) -> StepLoss:
         weights = self._class_weights(train) if self.recipe.class_weights else None
@@ -114,14 +117,13 @@ class Trainer:
         order = np.random.Generator(
             np.random.Philox(seed_of(self.seed, purpose, "order", epoch))
         ).permutation(len(split))
-        for rows in batches(len(split), self.recipe.batch_size):
-            if len(rows) > 1:  # batch normalisation has no statistics of a single sample
-                index = order[rows]
-                rng = SampleRng(self.seed, f"{purpose}:{epoch}", split.ids[index], self.device)
-                x, y, extras = self.batch(split, index)
-                if self.data.augment is not None and self.recipe.augment:
-                    x = self.data.augment(x, rng.uniform(16))
-                yield Batch(x, y, extras, rng)
+        for rows in self._batches(len(split)):
+            index = order[rows]
+            rng = SampleRng(self.seed, f"{purpose}:{epoch}", split.ids[index], self.device)
+            x, y, extras = self.batch(split, index)
+            if self.data.augment is not None and self.recipe.augment:
+                x = self.data.augment(x, rng.uniform(16))
+            yield Batch(x, y, extras, rng)
 
     def batch(self, split: Split, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Inputs, targets and extras of some rows, on the device."""

@@ -142,7 +142,7 @@ class Store:
     def content_hash(self, path: Path) -> str:
         """SHA-256 of a file, or of all files of a folder and their names in it; remembered while nothing changes."""
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        stamps = [[str(file.relative_to(path)), *_stamp(file)] for file in files]
+        stamps = {str(file.relative_to(path)): _stamp(file) for file in files}
         memo = self.root / "hashes" / f"{digest([str(path.resolve()), stamps], 24)}.json"
         if memo.is_file():
             return str(json.loads(memo.read_text(encoding="utf-8")))
@@ -151,7 +151,7 @@ class Store:
         else:
             value = sha256(path)
         # What changed just now may change again within the same tick of the clock, unnoticed.
-        last = max((max(stamp[2:4]) for stamp in stamps), default=0)
+        last = max((max(stamp[1:3]) for stamp in stamps.values()), default=0)
         if abs(time.time_ns() - last) > SETTLED_NS:
             write_json(memo, value)
         return value

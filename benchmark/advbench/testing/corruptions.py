@@ -7,7 +7,7 @@ from torch import Tensor
 
 from advbench.components.base import Component, Corruption
 from advbench.testing.check import CheckFunction, Skip, Subject, require
-from advbench.testing.spaces import SPACES, WIDE, a_task, fitting, space_of
+from advbench.testing.spaces import SPACES, WIDE, a_task, changed, fitting, space_of
 from advbench.testing.stage import Stage, a_stage, craft_clean, craft_with, draws_for, global_state
 from advbench.values import InputSpace
 
@@ -24,6 +24,7 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
         any_number_of_channels,
         finite_everywhere,
         changes_something,
+        weaker_changes_less,
     ]
 
 
@@ -117,3 +118,24 @@ def changes_something(subject: Subject) -> None:
     stage = _stage(corruption)
     result = craft_with(stage, corruption, subject.entry.id).x
     require(not torch.equal(result, stage.samples.x), "changes nothing with these parameters")
+
+
+def weaker_changes_less(subject: Subject) -> None:
+    """With half the strength (as tags.stronger counts it) the mean change is smaller."""
+    corruption = subject.as_a(Corruption)
+    strength, tags = corruption.strength(), corruption.tags
+    if strength is None:
+        raise Skip("tags.strength names no single number")
+    value = strength * (0.5 if tags.stronger == "higher" else 1.5)
+    whole = isinstance(getattr(corruption, tags.strength), int)
+    weaker = changed(corruption, **{tags.strength: round(value) if whole else value})
+    if weaker is None or weaker.strength() == strength:
+        raise Skip(f"takes no weaker {tags.strength}")
+    stage, name = _stage(corruption), subject.entry.id
+    weak, strong = (
+        (craft_with(stage, one, name).x - stage.samples.x).abs().mean() for one in (weaker, corruption)
+    )
+    require(
+        weak < strong,
+        f"changes more with {tags.strength} {value:g} than with {strength:g}; see tags.stronger",
+    )
