@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from advbench.api import InputSpace, Model, Recipe, Task, UserError, param
@@ -25,8 +25,6 @@ class Module(Model):
     its inputs itself.
     """
 
-    model_config = ConfigDict(populate_by_name=True)  # `weights` is also the name of the method
-
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {
             "factory": "advbench_own.example:small_network",
@@ -37,9 +35,7 @@ class Module(Model):
     )
     factory: str = param(..., "class or function by import path, such as mypkg.nets:build", pattern=PATTERN)
     kwargs: dict[str, Any] = param({}, "arguments of the factory")
-    weights_file: str = param(
-        "", "file with the weights, in a data folder or the current one", alias="weights"
-    )
+    weights: str = param("", "file with the weights, in a data folder or the current one")
     prefix: str = param("", "start of the names of the weights that is taken off, such as backbone.")
     mean: tuple[float, ...] = param((), "mean per channel that the network was trained with")
     std: tuple[float, ...] = param((), "standard deviation per channel that the network was trained with")
@@ -74,7 +70,7 @@ class Module(Model):
 
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
         """The weights, and the factory's source unless it is installed."""
-        weights = locate(self.weights_file, data_dirs) if self.weights_file else None
+        weights = locate(self.weights, data_dirs) if self.weights else None
         return [*([weights] if weights else []), *sources(self.factory)]
 
     def build(self, space: InputSpace, task: Task) -> nn.Module:
@@ -85,15 +81,15 @@ class Module(Model):
         """The declared mean and standard deviation."""
         return (self.mean, self.std) if self.mean else self.normalise
 
-    def weights(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
+    def pretrained(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
         """The weights under the names of the network; None if no file was given."""
-        if not self.weights_file:
+        if not self.weights:
             return None
-        path = locate(self.weights_file, data_dirs)
+        path = locate(self.weights, data_dirs)
         if path is None:
             folders = ", ".join(map(str, data_dirs)) or "none given"
             raise UserError(
-                f"weights {self.weights_file!r} not found (data folders: {folders}; and the current folder)"
+                f"weights {self.weights!r} not found (data folders: {folders}; and the current folder)"
             )
         state = read_state(path)
         with torch.random.fork_rng(devices=[]):  # the network is built only for its names and shapes

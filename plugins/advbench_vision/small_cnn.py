@@ -46,7 +46,7 @@ class SmallCnn(Model):
 
     width: int = param(16, "channels of the first block", ge=1)
     blocks: int = param(3, "number of blocks, each with twice the channels of the one before", ge=1, le=8)
-    recipe: Recipe = param(Recipe(lr=1e-2, batch_size=64, epochs=20), "how it is trained")
+    recipe: Recipe = param(Recipe(lr=3e-3, batch_size=32, epochs=30), "how it is trained")
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Images of at least 8x8 pixels."""

@@ -47,14 +47,18 @@ def plugins_dir(tmp_path: Path) -> Path:
 
 def advbench(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "advbench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment())
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, env=environment()
+    )
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def options(tmp_path: Path, plugins_dir: Path, text: str = SUITE, store: str = "store", out: str = "out") -> list[object]:
+def options(
+    tmp_path: Path, plugins_dir: Path, text: str = SUITE, store: str = "store", out: str = "out"
+) -> list[object]:
     suite = tmp_path / "tiny.yaml"
     suite.write_text(text)
     return ["run", suite, "--plugins-dir", plugins_dir, "--cache", tmp_path / store, "--out", tmp_path / out]
@@ -65,7 +69,9 @@ def ledger(folder: Path) -> list[dict[str, object]]:
 
 
 def computed(folder: Path) -> list[object]:
-    return [event["cell"] for event in ledger(folder) if event["event"] == "cell_finished" and event["computed"]]
+    return [
+        event["cell"] for event in ledger(folder) if event["event"] == "cell_finished" and event["computed"]
+    ]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -90,7 +96,11 @@ def test_one_row_for_every_cell_and_a_second_run_computes_nothing(tmp_path: Path
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == board
     assert len(computed(tmp_path / "out")) == CELLS
-    trained = [event for event in ledger(tmp_path / "out") if event["event"] == "network" and event["how"] == "trained"]
+    trained = [
+        event
+        for event in ledger(tmp_path / "out")
+        if event["event"] == "network" and event["how"] == "trained"
+    ]
     assert len(trained) == 2  # undefended, and with noisy training
 
     elsewhere = advbench(*options(tmp_path, plugins_dir, out="elsewhere"))
@@ -106,7 +116,9 @@ def test_worst_case_rows_are_minima_per_sample(tmp_path: Path, plugins_dir: Path
     axes = ("dataset", "defense", "knowledge", "norm", "strength")
     for worst in (row for row in table if row["kind"] == "worst-case"):
         members = [
-            row for row in table if row["kind"] == "cell" and row["norm"] and all(row[a] == worst[a] for a in axes)
+            row
+            for row in table
+            if row["kind"] == "cell" and row["norm"] and all(row[a] == worst[a] for a in axes)
         ]
         assert len(members) == 2
         assert float(worst["perturbed"]) <= min(float(row["perturbed"]) for row in members)
@@ -117,7 +129,9 @@ def test_engines_write_the_same_bytes(tmp_path: Path, plugins_dir: Path) -> None
     for store, extra in (("a", ["--engine", "serial"]), ("b", ["--engine", "process", "--workers", 2])):
         done = advbench(*options(tmp_path, plugins_dir, store=f"store-{store}", out=store), *extra)
         assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a" / "leaderboard.csv").read_bytes() == (tmp_path / "b" / "leaderboard.csv").read_bytes()
+    assert (tmp_path / "a" / "leaderboard.csv").read_bytes() == (
+        tmp_path / "b" / "leaderboard.csv"
+    ).read_bytes()
 
 
 @pytest.mark.slow
@@ -128,18 +142,24 @@ def test_kill_and_rerun_gives_the_bytes_of_an_undisturbed_run(tmp_path: Path, pl
     dice = random.Random(5)
     command = [sys.executable, "-m", "advbench", *map(str, options(tmp_path, plugins_dir))]
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        )
         time.sleep(dice.uniform(0.3, 0.9) * duration)
         process.send_signal(signal.SIGKILL)
         process.wait()
     last = advbench(*options(tmp_path, plugins_dir))
     assert last.returncode == 0, last.stderr
-    assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == (tmp_path / "calm" / "leaderboard.csv").read_bytes()
+    assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == (
+        tmp_path / "calm" / "leaderboard.csv"
+    ).read_bytes()
     assert max(Counter(computed(tmp_path / "out")).values()) == 1
 
 
 def rogue(how: str) -> str:
-    lines = SUITE.replace("  - toys/noise\n", f"  - toys/noise\n  - {{use: toys/rogue, params: {{how: {how}}}}}\n")
+    lines = SUITE.replace(
+        "  - toys/noise\n", f"  - toys/noise\n  - {{use: toys/rogue, params: {{how: {how}}}}}\n"
+    )
     return lines.replace("knowledge: [oblivious, adaptive]\n", "").replace(", toys/noisy]", "]")
 
 
@@ -163,15 +183,24 @@ def test_a_dead_process_costs_its_cell_alone(tmp_path: Path, plugins_dir: Path) 
     assert done.returncode == 1, done.stderr
     table = rows(tmp_path / "out")
     assert Counter(row["status"] for row in table if row["kind"] == "cell") == {"ok": 20, "crashed": 4}
-    assert {row["reason"] for row in table if row["status"] == "crashed"} == {"the worker process died (signal SIGKILL)"}
+    assert {row["reason"] for row in table if row["status"] == "crashed"} == {
+        "the worker process died (signal SIGKILL)"
+    }
 
 
 @pytest.mark.parametrize(
-    ("broken", "words"), [("nan", "'blob-0007' has NaN"), ("label", "label 99 of sample"), ("crash", "disk is on fire")]
+    ("broken", "words"),
+    [("nan", "'blob-0007' has NaN"), ("label", "label 99 of sample"), ("crash", "disk is on fire")],
 )
-def test_broken_data_fail_their_cells_and_no_other(tmp_path: Path, plugins_dir: Path, broken: str, words: str) -> None:
+def test_broken_data_fail_their_cells_and_no_other(
+    tmp_path: Path, plugins_dir: Path, broken: str, words: str
+) -> None:
     extra = f"  - {{use: toys/blobs, name: bad, params: {{n: 120, broken: {broken}}}}}\nmodels:"
-    done = advbench(*options(tmp_path, plugins_dir, rogue("raise").replace("models:", extra)), "--only", "perturbation=none")
+    done = advbench(
+        *options(tmp_path, plugins_dir, rogue("raise").replace("models:", extra)),
+        "--only",
+        "perturbation=none",
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     table = rows(tmp_path / "out")

@@ -14,9 +14,11 @@ import pytest
 from advbench.cli.main import invoke
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
-pytestmark = pytest.mark.skipif(not (DATA / "models").is_dir(), reason="needs ../shared/data (MNIST and weights)")
+pytestmark = pytest.mark.skipif(
+    not (DATA / "models").is_dir(), reason="needs ../shared/data (MNIST and weights)"
+)
 
-NETS = '''
+NETS = """
 from torch import nn
 
 
@@ -30,7 +32,7 @@ class LeNet(nn.Module):
         x = nn.functional.max_pool2d(self.conv1(x).relu(), 2)
         x = nn.functional.max_pool2d(self.conv2(x).relu(), 2)
         return self.linear2(self.linear1(x.flatten(1)).relu())
-'''
+"""
 
 SUITE = """\
 version: 1
@@ -53,7 +55,9 @@ def test_pgd_reaches_the_published_figures(tmp_path: Path, monkeypatch: pytest.M
     options = ["--data", str(DATA.resolve()), "--cache", "cache", "--out", "out", "--display", "none"]
     assert invoke(["run", "published.yaml", *options]) == 0
     with (tmp_path / "out" / "leaderboard.csv").open(newline="") as handle:
-        rows = {(row["model"], row["perturbation"]): float(row["perturbed"]) for row in csv.DictReader(handle)}
+        rows = {
+            (row["model"], row["perturbation"]): float(row["perturbed"]) for row in csv.DictReader(handle)
+        }
     assert rows["clean", "none"] > 0.96  # 0.9889 on all 10,000; the first test images are the hard ones
     assert rows["robust", "none"] > 0.96
     assert rows["clean", "pgd"] < 0.01

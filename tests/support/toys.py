@@ -68,13 +68,16 @@ class Blobs(Dataset):
             y[5] = 99
         if self.broken == "crash":
             raise RuntimeError("the disk is on fire")
-        task: Task = Classification(tuple(f"class {k}" for k in range(self.classes))) if self.classes > 1 else Regression(
-            ("value",), tolerance=0.3
+        task: Task = (
+            Classification(tuple(f"class {k}" for k in range(self.classes)))
+            if self.classes > 1
+            else Regression(("value",), tolerance=0.3)
         )
         targets = y if self.classes > 1 else (x.mean((1, 2, 3)) / 50).astype(np.float32)
         fractions = {"train": 0.5, "valid": 0.1, "calibration": 0.1, "test": 0.3}
         splits = {
-            name: Split(x[rows], targets[rows], ids[rows]) for name, rows in split_indices(ids, fractions).items()
+            name: Split(x[rows], targets[rows], ids[rows])
+            for name, rows in split_indices(ids, fractions).items()
         }
         bands = ("u", "g", "r", "i", "z")
         return Data(InputSpace((5, 6, 6), (-4.0,) * 5, (50.0,) * 5, bands, "electrons"), task, splits)
@@ -309,4 +312,12 @@ def case(perturbation: Any, pipeline: Pipeline, samples: Samples, **options: Any
     defaults: dict[str, Any] = {
         "detector": None, "calibration": None, "knowledge": "adaptive", "seed": 0, "budget": None
     }  # fmt: skip
-    return Case(samples, perturbation, spec, options.pop("crafting", pipeline), pipeline, limits=limits, **{**defaults, **options})
+    return Case(
+        samples,
+        perturbation,
+        spec,
+        options.pop("crafting", pipeline),
+        pipeline,
+        limits=limits,
+        **{**defaults, **options},
+    )

@@ -16,13 +16,17 @@ from advbench.runtime.verify import verify
 BAND_EPS = Budget.of([0.01, 0.1, 0.5, 1.0, 3.0])
 
 
-@pytest.mark.parametrize("perturbation", [Step(eps=2), Wander(eps=4), Noise()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "perturbation", [Step(eps=2), Wander(eps=4), Noise()], ids=lambda p: type(p).__name__
+)
 @pytest.mark.parametrize("defenses", [(), (Round(),), (Jitter(),)], ids=["none", "round", "jitter"])
 def test_a_sample_depends_on_nothing_but_itself(perturbation: object, defenses: tuple[Defense, ...]) -> None:
     blobs = data(n=100)
     whole = pipeline(blobs, defenses, chunk=4)
     n = len(blobs.splits["test"])
-    reference = judge(case(perturbation, whole, samples(blobs)), craft(case(perturbation, whole, samples(blobs))))
+    reference = judge(
+        case(perturbation, whole, samples(blobs)), craft(case(perturbation, whole, samples(blobs)))
+    )
     order = np.random.default_rng(1).permutation(n)
     variants = [
         (np.arange(n), {"batch": 1}),
@@ -195,7 +199,9 @@ def test_wrong_number_of_outputs_and_probabilities() -> None:
     with pytest.raises(PluginError, match=r"\(32, 5\).*3 classes"):
         wrong(torch.zeros(32, 5, 6, 6))
     one = case(None, pipeline(blobs), samples(blobs))
-    soft = Network(Net(probabilities=True).build(blobs.space, blobs.task), blobs.space, blobs.task, "n").eval()
+    soft = Network(
+        Net(probabilities=True).build(blobs.space, blobs.task), blobs.space, blobs.task, "n"
+    ).eval()
     assert "probabilities" not in judge(one, craft(one))
     soft_case = replace(one, judged=replace(one.judged, network=soft))
     assert judge(soft_case, craft(soft_case))["probabilities"].all()

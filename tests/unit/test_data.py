@@ -148,7 +148,9 @@ REDSHIFT = Regression(("z",), tolerance=0.15, relative=True)
 
 def regression(y: Any, x: Any = TEST.x) -> Data:
     data = good()
-    targets = {name: np.linspace(0, 1, len(part)) for name, part in data.splits.items()} | {"test": np.asarray(y)}
+    targets = {name: np.linspace(0, 1, len(part)) for name, part in data.splits.items()} | {
+        "test": np.asarray(y)
+    }
     splits = {name: replace(part, y=targets[name]) for name, part in data.splits.items()}
     return with_split(replace(data, task=REDSHIFT, splits=splits), x=x)
 
@@ -188,7 +190,10 @@ BROKEN: dict[str, tuple[Callable[[], Data], str]] = {
         lambda: with_split(good(), y=TEST.y.astype(np.float32)),
         r"split 'test': class labels must be integers of shape \(n,\), got float32 \(7,\)",
     ),
-    "boolean labels": (lambda: with_split(good(), y=TEST.y > 1), "split 'test': class labels must be integers"),
+    "boolean labels": (
+        lambda: with_split(good(), y=TEST.y > 1),
+        "split 'test': class labels must be integers",
+    ),
     "one-hot labels": (
         lambda: with_split(good(), y=np.eye(3, dtype=np.int64)[TEST.y]),
         r"class labels must be integers of shape \(n,\), got int64 \(7, 3\)",
@@ -301,7 +306,8 @@ CHANGES: dict[str, Callable[[Data], Data]] = {
     "one id": lambda d: with_split(d, ids=changed(TEST.ids, 0, "other")),
     "one extra": lambda d: with_split(d, extras={"ebv": changed(TEST.extras["ebv"], 0, 0.5)}),
     "name of the extra": lambda d: replace(
-        d, splits={name: replace(part, extras={"dust": part.extras["ebv"]}) for name, part in d.splits.items()}
+        d,
+        splits={name: replace(part, extras={"dust": part.extras["ebv"]}) for name, part in d.splits.items()},
     ),
     "split of a sample": moved,
     "order": reordered,
@@ -368,6 +374,18 @@ def test_bounds_may_be_numpy_numbers(environment: Environment) -> None:
     card = loaded(environment, replace(good(), space=space), "numpy")
     assert card.fingerprint == loaded(environment, good(), "python").fingerprint
     assert known_card(environment, spec_of(environment, name="numpy"), None) is not None
+
+
+def test_a_train_time_transform_is_no_part_of_the_data_but_of_the_card(environment: Environment) -> None:
+    def flip(x: Any, draws: Any) -> Any:
+        return x
+
+    plain = loaded(environment, good(), "plain")
+    cards = [loaded(environment, replace(good(), augment=flip), name) for name in ("a little", "a lot")]
+    assert plain.augment == ""
+    assert {card.fingerprint for card in cards} == {plain.fingerprint}
+    assert len({card.augment for card in cards} | {""}) == 3  # its parameters may decide how it transforms
+    assert known_card(environment, spec_of(environment, name="a lot"), None) == cards[1]
 
 
 # Cards
@@ -499,7 +517,9 @@ def test_slow_work_is_told(environment: Environment) -> None:
 
 def test_channel_statistics_are_those_of_all_values(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    x = (generator.normal(size=(31, 3, 4, 5)) * np.array([1, 10, 0.1])[:, None, None] + 100).astype(np.float32)
+    x = (generator.normal(size=(31, 3, 4, 5)) * np.array([1, 10, 0.1])[:, None, None] + 100).astype(
+        np.float32
+    )
     x[:, 2] = 7
     part = Split(x, np.zeros(31, int), np.arange(31).astype(str))
     monkeypatch.setattr(reading, "batches", partial(batches, size=7))

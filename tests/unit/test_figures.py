@@ -148,7 +148,10 @@ def test_the_worst_case_is_a_minimum_per_sample() -> None:
     assert (worst["backward_passes"] == 1).all()
     assert worst["violation"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
 
-    row, members = figures(worst, THREE, attack=True), [figures(m, THREE, attack=True) for m in (first, second)]
+    row, members = (
+        figures(worst, THREE, attack=True),
+        [figures(m, THREE, attack=True) for m in (first, second)],
+    )
     assert row["perturbed"] == 4 / 8
     assert row["perturbed"] <= min(member["perturbed"] for member in members)
     union = (first["clean_correct"] & ~(first["perturbed_correct"] & second["perturbed_correct"])).sum()

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from advbench.api import Attack, Classification, Dataset, Defense, InputSpace, Model, Register, Tags, hookimpl, param
+from advbench.api import (
+    Attack,
+    Classification,
+    Dataset,
+    Defense,
+    InputSpace,
+    Model,
+    Register,
+    Tags,
+    hookimpl,
+    param,
+)
 from advbench.components.identity import Spec, canonical, specify
 from advbench.components.loader import Plugins, Source
 from advbench.runtime import identify
@@ -33,8 +44,8 @@ class Net(Model):
     more: dict[str, list[str]] = param({}, "other files")
 
     def files(self, data_dirs: Any) -> list[Path]:
-        """The weights."""
-        names = [self.file, *(name for group in self.more.values() for name in group)]
+        """The weights, and a source that no parameter names."""
+        names = ["source.py", self.file, *(name for group in self.more.values() for name in group)]
         return [folder / name for folder in data_dirs for name in names if name]
 
 
@@ -119,7 +130,9 @@ MATTERS: dict[str, Callable[[Cell], Cell]] = {
     "parameter of the attack": lambda c: replace(
         c, perturbation=changed(c.perturbation, params=canonical({"steps": 11}))
     ),
-    "parameter of the defense": lambda c: replace(c, defense=changed(c.defense, params=canonical({"step": 2.0}))),
+    "parameter of the defense": lambda c: replace(
+        c, defense=changed(c.defense, params=canonical({"step": 2.0}))
+    ),
     "version of the attack": lambda c: replace(c, perturbation=changed(c.perturbation, version=2)),
     "version of the model": lambda c: replace(c, model=changed(c.model, version=2)),
     "version of the defense": lambda c: replace(c, defense=changed(c.defense, version=2)),
@@ -172,7 +185,9 @@ def test_protocol_and_precision_change_the_id(
     assert of(environment, make(environment)) != before
 
 
-def test_another_torch_trains_another_network(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_torch_trains_another_network(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell = make(environment)
     versions = {"2.13.0": "2.13.0", "2.13.0+cpu": "2.13.0", "2.14.0": "2.14.0"}
     found = []
@@ -197,6 +212,15 @@ def test_the_content_of_the_weights_changes_the_id_and_their_name_does_not(envir
 
     (folder / "renamed.safetensors").write_bytes(b"x" * 100)
     assert of(environment, renamed) != before
+
+
+def test_a_file_that_no_parameter_names_counts_once_it_is_there(environment: Environment) -> None:
+    cell, path = make(environment), environment.data_dirs[0] / "source.py"
+    found = [of(environment, cell)]
+    for text in ("a", "b"):
+        path.write_text(text)
+        found.append(of(environment, cell))
+    assert len(set(found)) == 3
 
 
 def test_files_inside_lists_and_mappings_count_by_content(environment: Environment) -> None:

@@ -98,7 +98,14 @@ def package(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> type:
 
 @pytest.mark.parametrize(
     ("part", "matters"),
-    [("main", True), ("middle", True), ("deep", True), ("beside", True), ("under", True), ("stranger", False)],
+    [
+        ("main", True),
+        ("middle", True),
+        ("deep", True),
+        ("beside", True),
+        ("under", True),
+        ("stranger", False),
+    ],
 )
 def test_the_source_of_a_class_and_of_what_it_imports_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, matters: bool

@@ -12,14 +12,22 @@ from advbench.suite.grid import Cell
 from advbench.suite.model import DatasetItem, DefenseItem, Item
 
 SKY = DatasetItem("sky", Spec("dataset", "mine/sky", '{"depth":"y10"}', 2, "ab12"), 100, None, "test")
-FAINT = DatasetItem("faint", Spec("dataset", "mine/sky", '{"depth":"y1"}', 2, "ab12"), None, "sky", "calibration")
+FAINT = DatasetItem(
+    "faint", Spec("dataset", "mine/sky", '{"depth":"y1"}', 2, "ab12"), None, "sky", "calibration"
+)
 NET = Item("net", Spec("model", "mine/net", "{}", 1))
 ROUND = Spec("defense", "mine/round", '{"step":0.5}', 1)
 
 
 def cell(perturbation: Item, **changes: object) -> Cell:
     parts = {"dataset": FAINT, "source": SKY, "model": NET, "defense": DefenseItem("a + b", (ROUND, ROUND))}
-    options = {"perturbation": perturbation, "knowledge": "adaptive", "seed": 3, "budget": 10, "skip": "why not"}
+    options = {
+        "perturbation": perturbation,
+        "knowledge": "adaptive",
+        "seed": 3,
+        "budget": 10,
+        "skip": "why not",
+    }
     return Cell(**{**parts, **options, **changes})  # type: ignore[arg-type]
 
 

@@ -12,7 +12,13 @@ import pytest
 from advbench.evidence.columns import COLUMNS, NAMES
 from advbench.evidence.leaderboard import from_csv, in_order, text, to_csv
 
-ROW: dict[str, Any] = {"dataset": "lsst", "model": "net", "defense": "none", "kind": "cell", "cell_id": "00ff"}
+ROW: dict[str, Any] = {
+    "dataset": "lsst",
+    "model": "net",
+    "defense": "none",
+    "kind": "cell",
+    "cell_id": "00ff",
+}
 
 
 @pytest.mark.parametrize(

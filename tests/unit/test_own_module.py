@@ -116,7 +116,7 @@ def test_checkpoints_of_every_kind(
     tmp_path: Path, state: dict[str, Tensor], wrap: Callable[[Any], Any]
 ) -> None:
     torch.save(wrap(state), tmp_path / "net.pt")
-    weights = own(weights="net.pt").weights([tmp_path])
+    weights = own(weights="net.pt").pretrained([tmp_path])
     assert weights is not None
     module = own().build(SPACE, THREE)
     module.load_state_dict(dict(weights))
@@ -126,12 +126,12 @@ def test_checkpoints_of_every_kind(
 def test_safetensors_and_prefix(tmp_path: Path, state: dict[str, Tensor]) -> None:
     other = {"loss.weight": torch.ones(3)}
     save_file({f"net.{name}": value for name, value in state.items()} | other, tmp_path / "net.safetensors")
-    weights = own(weights="net.safetensors", prefix="net.").weights([tmp_path])
+    weights = own(weights="net.safetensors", prefix="net.").pretrained([tmp_path])
     assert weights is not None
     assert set(weights) == set(state)
     assert all(torch.equal(weights[name], value) for name, value in state.items())
     with pytest.raises(UserError, match=r"no weight starts with the prefix 'nut\.'; there are loss.*6 more"):
-        own(weights="net.safetensors", prefix="nut.").weights([tmp_path])
+        own(weights="net.safetensors", prefix="nut.").pretrained([tmp_path])
 
 
 def test_a_network_with_a_child_named_module_keeps_its_names(
@@ -140,7 +140,7 @@ def test_a_network_with_a_child_named_module_keeps_its_names(
     wrapped = nn.DataParallel(nn.Linear(2, 3))
     torch.save(wrapped.state_dict(), tmp_path / "net.pt")
     monkeypatch.setattr("nets_of_this_test.Net", lambda: nn.DataParallel(nn.Linear(2, 3)))
-    weights = own(weights="net.pt").weights([tmp_path])
+    weights = own(weights="net.pt").pretrained([tmp_path])
     assert weights is not None
     assert set(weights) == {"module.weight", "module.bias"}
 
@@ -149,7 +149,7 @@ def test_names_and_shapes_that_do_not_fit(tmp_path: Path, state: dict[str, Tenso
     def message(changed: dict[str, Tensor], **settings: Any) -> str:
         torch.save(changed, tmp_path / "net.pt")
         with pytest.raises(UserError) as caught:
-            own(weights="net.pt", **settings).weights([tmp_path])
+            own(weights="net.pt", **settings).pretrained([tmp_path])
         return str(caught.value)
 
     renamed = {name.replace("head", "fc"): value for name, value in state.items()}
@@ -180,14 +180,14 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
         "absent.pt": "'absent.pt' not found",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
-            own(weights=name).weights([tmp_path])
+            own(weights=name).pretrained([tmp_path])
         assert name in str(caught.value)
 
 
 def test_weights_leave_the_global_generator_as_it_was(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "net.pt")
     before = torch.random.get_rng_state()
-    own(weights="net.pt").weights([tmp_path])
+    own(weights="net.pt").pretrained([tmp_path])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -197,18 +197,18 @@ def test_where_weights_are_looked_for(
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     torch.save(state, "net.pt")
-    assert own(weights="net.pt").weights([tmp_path / "data"]) is not None
-    assert own(weights=str(tmp_path / "net.pt")).weights([]) is not None
+    assert own(weights="net.pt").pretrained([tmp_path / "data"]) is not None
+    assert own(weights=str(tmp_path / "net.pt")).pretrained([]) is not None
     assert list(own(weights="net.pt").files([tmp_path / "data"])) == [Path("net.pt")]
     torch.save({name: value + 1 for name, value in state.items()}, "data/net.pt")
-    weights = own(weights="net.pt").weights([tmp_path / "data"])
+    weights = own(weights="net.pt").pretrained([tmp_path / "data"])
     assert weights is not None
     assert torch.equal(weights["head.bias"], state["head.bias"] + 1)  # data folders come first
 
 
 def test_without_weights_it_is_trained() -> None:
     model = own(recipe={"epochs": 3})
-    assert model.weights([]) is None
+    assert model.pretrained([]) is None
     assert model.recipe == Recipe(epochs=3)
     assert own(name="Net").normalisation() == "none"
     assert own(normalise="train").normalisation() == "train"
@@ -272,7 +272,7 @@ def test_published_lenet5(shared_data: Path, data_context: Callable[..., DataCon
     model = Module(factory="advbench_vision.lenet5:LeNet5Network", weights=f"models/mnist_lenet5_{name}.pt")
     network = model.build(SPACE, THREE)
     assert isinstance(network, LeNet5Network)
-    weights = model.weights([shared_data])
+    weights = model.pretrained([shared_data])
     assert weights is not None
     network.load_state_dict(dict(weights))
     # 0.9889 and 0.9864 on all 10,000 test images; the first 2,000 are harder.
@@ -285,7 +285,7 @@ def test_published_resnet20(shared_data: Path) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     model = own("ResNet20", weights="models/cifar10_resnet20.th", mean=mean, std=std)
     network = model.build(SPACE, THREE)
-    weights = model.weights([shared_data])
+    weights = model.pretrained([shared_data])
     assert weights is not None
     network.load_state_dict(dict(weights))
     view = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)

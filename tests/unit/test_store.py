@@ -333,7 +333,11 @@ def test_a_folder_is_its_files_and_their_names(store: Store, tmp_path: Path) -> 
 # Records
 
 OK = Record("c1", "ok", "", {"n": 3, "clean": 0.5})
-OUTCOMES = {"id": np.array(["a", "b"]), "clean_correct": np.array([True, False]), "l2": np.array([0.5, np.inf])}
+OUTCOMES = {
+    "id": np.array(["a", "b"]),
+    "clean_correct": np.array([True, False]),
+    "l2": np.array([0.5, np.inf]),
+}
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
@@ -414,7 +418,9 @@ def test_a_record_with_damaged_outcomes_does_not_count(
         records.outcomes("c1")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"cell_id": "c1"}', '{"cell_id": "c1", "status": '])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"cell_id": "c1"}', '{"cell_id": "c1", "status": ']
+)
 def test_a_record_that_is_none_does_not_count(records: Records, tmp_path: Path, text: str) -> None:
     own, _ = folders(tmp_path)
     own.mkdir(parents=True)
@@ -460,7 +466,9 @@ def test_the_ledger_keeps_every_event_in_order(tmp_path: Path) -> None:
     path = tmp_path / "run" / "ledger.jsonl"
     ledgers = [Ledger(path), Ledger(path)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda i: ledgers[i % 2].append({"event": "cell", "i": i, "pad": "x" * 500}), range(60)))
+        list(
+            pool.map(lambda i: ledgers[i % 2].append({"event": "cell", "i": i, "pad": "x" * 500}), range(60))
+        )
     found = list(Ledger(path))
     assert sorted(event["i"] for event in found) == list(range(60))
     assert all(event["time"] > 0 for event in found)

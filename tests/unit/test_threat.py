@@ -94,7 +94,9 @@ def test_steepest_steps() -> None:
     gradient = torch.tensor([3.0, -4.0, 0, 0, 0]).view(1, 5, 1, 1)
     one = torch.ones(1, 1, 1, 1)
     assert steepest_step(gradient, "linf", one).flatten().tolist() == [1, -1, 0, 0, 0]
-    torch.testing.assert_close(steepest_step(gradient, "l2", one).flatten(), torch.tensor([0.6, -0.8, 0, 0, 0]))
+    torch.testing.assert_close(
+        steepest_step(gradient, "l2", one).flatten(), torch.tensor([0.6, -0.8, 0, 0, 0])
+    )
     assert steepest_step(gradient, "l1", one).flatten().tolist() == [0, -1, 0, 0, 0]
     for norm in ("linf", "l2", "l1"):
         assert not steepest_step(gradient * 0, norm, one).any()

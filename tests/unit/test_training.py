@@ -45,7 +45,9 @@ STEP = Recipe(optimizer="sgd", lr=1, momentum=0, weight_decay=0, schedule="const
 def constant(value: float = 3.0, train: int = 4, valid: int = 300) -> Data:
     """A regression whose targets are all the same. The validation set is read in several batches."""
     splits = {
-        name: Split(np.zeros((n, 1, 1, 1), np.float32), np.full(n, value), np.array([f"{name}{i}" for i in range(n)]))
+        name: Split(
+            np.zeros((n, 1, 1, 1), np.float32), np.full(n, value), np.array([f"{name}{i}" for i in range(n)])
+        )
         for name, n in {"train": train, "valid": valid, "test": 2}.items()
     }
     return Data(LINE, VALUE, splits)
@@ -66,7 +68,9 @@ def trainer(source: Data, recipe: Recipe, seed: int = 0, told: list[dict[str, An
 
 def fresh(source: Data, **options: Any) -> Network:
     """An untrained toy network, always the same."""
-    module = pipeline(source).network.module if not options else Net(**options).build(source.space, source.task)
+    module = (
+        pipeline(source).network.module if not options else Net(**options).build(source.space, source.task)
+    )
     network = Network(module, source.space, source.task, "toys/net")
     network.normalise_by([20.0] * 5, [7.0] * 5)
     return network
@@ -280,7 +284,15 @@ def test_batch_statistics_are_those_of_training_batches_alone() -> None:
 
 @pytest.mark.parametrize(
     ("n", "size", "expected"),
-    [(5, 2, [2, 2]), (6, 4, [4, 2]), (4, 100, [4]), (7, 3, [3, 3]), (3, 1, [1, 1, 1]), (1, 8, [1]), (2, 2, [2])],
+    [
+        (5, 2, [2, 2]),
+        (6, 4, [4, 2]),
+        (4, 100, [4]),
+        (7, 3, [3, 3]),
+        (3, 1, [1, 1, 1]),
+        (1, 8, [1]),
+        (2, 2, [2]),
+    ],
 )
 def test_a_last_batch_of_one_sample_is_dropped(n: int, size: int, expected: list[int]) -> None:
     sizes: list[int] = []
@@ -490,7 +502,9 @@ def test_a_missing_or_empty_split_is_named(name: str) -> None:
     without = {key: split for key, split in source.splits.items() if key != name}
     empty = replace(source.splits[name], x=np.zeros((0, 1, 1, 1)), y=np.zeros(0), ids=np.zeros(0, str))
     for splits in (without, {**source.splits, name: empty}):
-        with pytest.raises(PluginError, match=f"net has to be trained, but its data set has no split '{name}'"):
+        with pytest.raises(
+            PluginError, match=f"net has to be trained, but its data set has no split '{name}'"
+        ):
             trainer(replace(source, splits=splits), STEP).fit(level(), loss=climb)
 
 

@@ -113,7 +113,7 @@ class Model(Component):
         """``(mean, std)`` per channel, ``"train"`` (those of the source training split) or ``"none"``."""
         return "train"
 
-    def weights(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
+    def pretrained(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
         """State dict for `build`'s network if this model comes with weights, else None (it is trained)."""
         return None
 
@@ -226,7 +226,7 @@ class Engine(Component):
     def run(
         self, jobs: Sequence[Path], emit: Callable[[dict[str, Any]], None], stop: Callable[[], bool]
     ) -> None:
-        """Run every job file; hand on each worker's events with ``emit(event)``; start nothing once ``stop()`` is true."""
+        """Run every job file and hand on each worker's events with ``emit``; start nothing once ``stop()`` is true."""
         raise NotImplementedError
 
 

@@ -187,7 +187,8 @@ def _settle(namespace: str, found: list[Source]) -> Source:
     if len(found) == 1:
         return found[0]
     names = " and ".join(sorted(source.distribution for source in found))
-    conflict = f"namespace {namespace!r} is claimed by {names}; uninstall one, or set ADVBENCH_DISABLE_PLUGINS={namespace}"
+    claim = f"namespace {namespace!r} is claimed by {names}"
+    conflict = f"{claim}; uninstall one, or set ADVBENCH_DISABLE_PLUGINS={namespace}"
     return Source(namespace, names, found[0].load, conflict)
 
 

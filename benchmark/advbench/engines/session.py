@@ -19,6 +19,7 @@ from advbench.components.base import Engine, Figure
 from advbench.components.hookspecs import CellFinished, RunFinished, RunStarted
 from advbench.components.identity import instantiate
 from advbench.components.loader import Plugins
+from advbench.components.registry import last_words
 from advbench.engines.collecting import FAILURES, Collector
 from advbench.engines.planning import Options, Plan, Planned, Planner
 from advbench.evidence.leaderboard import Row, in_order, to_csv
@@ -196,4 +197,7 @@ class Session:
         for spec in self.grid.suite.figures:
             figure = instantiate(self.plugins, spec)
             assert isinstance(figure, Figure)
-            figure.draw(self.options.out)
+            try:
+                figure.draw(self.options.out)
+            except Exception as error:  # noqa: BLE001 - the leaderboard stands without its pictures
+                self.problems.append(f"figure {spec.id}: {last_words(error)}")

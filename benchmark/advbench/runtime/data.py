@@ -87,7 +87,8 @@ class Card:
     space: InputSpace
     task: Task
     notes: tuple[str, ...]
-    augment: str = ""  # what transforms the training batches, if anything does: part of a network, not of the data
+    augment: str = ""
+    """Names what transforms the training batches, empty if nothing does: part of a network, not of the data."""
 
     def count(self, split: str, limit: int | None) -> int:
         """Number of samples evaluated.
@@ -113,8 +114,8 @@ class Card:
         space: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["space"].items()}
         task: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["task"].items()}
         kind = {"Classification": Classification, "Regression": Regression}[task.pop("kind")]
-        parts = (value["fingerprint"], value["sizes"], InputSpace(**space), kind(**task), tuple(value["notes"]))
-        return cls(*parts, value["augment"])
+        parts = (InputSpace(**space), kind(**task), tuple(value["notes"]), value["augment"])
+        return cls(value["fingerprint"], value["sizes"], *parts)
 
 
 def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Data, Card]:

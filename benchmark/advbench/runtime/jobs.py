@@ -47,7 +47,9 @@ class Job:
     def read(cls, path: Path) -> Job:
         """Read a job file."""
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        execution: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["execution"].items()}
+        execution: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value["execution"].items()
+        }
         cells = {cell_id: from_json(cell) for cell_id, cell in value["cells"]}
         return cls(value["name"], cells, Execution(**execution))
 

@@ -56,7 +56,7 @@ class Kitchen:
         assert cell.model.spec is not None
         model = component(self.environment, cell.model.spec)
         assert isinstance(model, Model)
-        given = model.weights(self.environment.data_dirs)
+        given = model.pretrained(self.environment.data_dirs)
         if given is not None and not defenses:
             network = self.build(cell, model)
             _load(network.module, given, cell.model.spec.id)
@@ -96,7 +96,9 @@ class Kitchen:
         elif not isinstance(how, str):
             network.normalise_by(list(how[0]), list(how[1]))
         elif how != "none":
-            raise PluginError(f"{cell.model.spec.id}: normalisation {how!r} is neither 'train', 'none' nor (mean, std)")
+            raise PluginError(
+                f"{cell.model.spec.id}: normalisation {how!r} is neither 'train', 'none' nor (mean, std)"
+            )
         return network
 
     def _train(self, cell: Cell, model: Model, defenses: tuple[Spec, ...], folder: Path) -> None:

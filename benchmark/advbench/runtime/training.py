@@ -48,6 +48,7 @@ class Trainer:
         train, valid = self._split("train"), self._split("valid")
         module = place(module, self.device)
         step_loss = loss or self._default_loss(train)
+        self.emit({"event": "note", "text": f"training {self.label}: at most {self.recipe.epochs} epochs"})
         with isolated_rng(seed_of(self.seed, purpose, "global")):
             best = self._epochs(module.requires_grad_(True), train, valid, step_loss, purpose)
         module.load_state_dict(best)

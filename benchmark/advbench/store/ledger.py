@@ -15,7 +15,6 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
             self._write("\n")  # a kill cut off the last line
 
@@ -24,6 +23,7 @@ class Ledger:
         self._write(json.dumps({"time": round(time.time(), 3), **event}, sort_keys=True) + "\n")
 
     def _write(self, line: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode())

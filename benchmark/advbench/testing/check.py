@@ -144,6 +144,22 @@ class BoundCheck:
         Skip
             If it applies to none of the examples.
         """
+        try:
+            return self._run()
+        except Broken as error:
+            name = self.subjects[0].entry.id
+            raise Broken(f"{name}: {self.check.name}: {error}") from error.__cause__
+
+    def run(self) -> CheckResult:
+        """Run the check and tell what came of it."""
+        try:
+            return CheckResult(self.check.name, "passed", self._run())
+        except Skip as reason:
+            return CheckResult(self.check.name, "skipped", str(reason))
+        except Broken as error:
+            return CheckResult(self.check.name, "failed", str(error))
+
+    def _run(self) -> str:
         found: list[str] = []
         reasons: list[str] = []
         for subject in self.subjects:
@@ -152,28 +168,20 @@ class BoundCheck:
             except Skip as reason:
                 reasons.append(str(reason))
             except Exception as error:
-                raise Broken(
-                    f"{subject.entry.id} {_shown(subject)}: {self.check.name}: {_words(error)}"
-                ) from error
+                raise Broken(_shown(subject) + _words(error)) from error
         if not found:
             raise Skip(reasons[0] if reasons else "no examples")
         return ", ".join(dict.fromkeys(message for message in found if message))
 
-    def run(self) -> CheckResult:
-        """Run the check and tell what came of it."""
-        try:
-            return CheckResult(self.check.name, "passed", self())
-        except Skip as reason:
-            return CheckResult(self.check.name, "skipped", str(reason))
-        except Broken as error:
-            return CheckResult(self.check.name, "failed", str(error))
-
 
 def _shown(subject: Subject) -> str:
+    """The example, where it is not the default."""
+    if not subject.params:
+        return ""
     try:
-        return canonical(subject.params)
+        return f"with {canonical(subject.params)}: "
     except (TypeError, ValueError):
-        return repr(subject.params)
+        return f"with {subject.params!r}: "
 
 
 def _words(error: Exception) -> str:

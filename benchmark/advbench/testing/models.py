@@ -127,7 +127,7 @@ def seed_decides_the_weights(subject: Subject) -> None:
     require(
         all(torch.equal(first[name], second[name]) for name in first), "the same seed gives other weights"
     )
-    trained = model.weights(subject.data_dirs) is None and any(True for _ in first)
+    trained = model.pretrained(subject.data_dirs) is None and any(True for _ in first)
     if trained:
         same = all(torch.equal(first[name], third[name]) for name in first)
         require(not same, "the seed does not change the weights; initialise from torch's global generator")
@@ -137,7 +137,7 @@ def can_be_prepared(subject: Subject) -> None:
     """It comes with weights that fit, or with a recipe; its normalisation fits the channels."""
     model = subject.as_a(Model)
     space, task = _supported(model)[0]
-    weights = model.weights(subject.data_dirs)
+    weights = model.pretrained(subject.data_dirs)
     if weights is None:
         require(
             isinstance(getattr(model, "recipe", None), Recipe),

@@ -128,7 +128,8 @@ def craft_clean(stage: Stage, perturbation: Perturbation, name: str, **how: Any)
     broken = int(crafted.violation.sum())
     if broken:
         promise = perturbation.constraint() if isinstance(perturbation, Attack) else None
-        what = f"more than {promise.eps.json()} in {promise.norm}, or not finite" if promise else "not finite"
+        size = ", ".join(f"{value:.4g}" for value in promise.eps.values) if promise else ""
+        what = f"more than {size} in {promise.norm}, or not finite" if promise else "not finite"
         raise Broken(f"{broken} of {len(stage.samples)} results are {what}")
     return crafted
 
