@@ -22,7 +22,7 @@ NETS = """
 from torch import nn
 
 
-class LeNet(nn.Module):
+class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
@@ -40,8 +40,8 @@ name: published
 datasets:
   - {use: vision/mnist, limit: 150}
 models:
-  - {name: clean, use: own/module, params: {factory: "published_nets:LeNet", weights: models/mnist_lenet5_clntrained.pt}}
-  - {name: robust, use: own/module, params: {factory: "published_nets:LeNet", weights: models/mnist_lenet5_advtrained.pt}}
+  - {name: clean, use: own/module, params: {factory: "lenet:Net", weights: models/mnist_lenet5_clntrained.pt}}
+  - {name: robust, use: own/module, params: {factory: "lenet:Net", weights: models/mnist_lenet5_advtrained.pt}}
 perturbations:
   - none
   - {use: attacks/pgd, params: {norm: linf, eps: 0.3, alpha: 0.01, steps: 40, loss: ce}}
@@ -49,7 +49,7 @@ perturbations:
 
 
 def test_pgd_reaches_the_published_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "published_nets.py").write_text(NETS)
+    (tmp_path / "lenet.py").write_text(NETS)
     (tmp_path / "published.yaml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
     options = ["--data", str(DATA.resolve()), "--cache", "cache", "--out", "out", "--display", "none"]

@@ -53,9 +53,10 @@ def test_moments() -> None:
 
 def test_isolated_rng_leaves_the_global_generators_as_found() -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    with pytest.raises(KeyError), isolated_rng(5):
+    with isolated_rng(5):
         first = torch.rand(2), np.random.rand(), random.random()  # noqa: NPY002
-        raise KeyError
+    with pytest.raises(KeyError), isolated_rng(6):
+        raise KeyError(str(torch.rand(2)))
     with isolated_rng(5):
         second = torch.rand(2), np.random.rand(), random.random()  # noqa: NPY002
     assert torch.equal(states[0], torch.get_rng_state())

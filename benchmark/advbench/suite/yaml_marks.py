@@ -82,7 +82,7 @@ class _Loader(yaml.BaseLoader):
             raise SuiteError([place.problem("this escape in quoted text is no character")]) from None
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         tag = getattr(event, "tag", None)
         if tag is not None:
             self._refuse(
@@ -138,7 +138,7 @@ class _Builder:
                 mapping[key] = self.build(value_node, (*path, key))
         return mapping
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         place = self.places[path]
         if node.style is not None:
             return self._text(node.value, place, path)
