@@ -312,7 +312,7 @@ CHANGES: dict[str, Callable[[Data], Data]] = {
     "split of a sample": moved,
     "order": reordered,
     "name of a split": lambda d: replace(
-        d, splits={**{k: v for k, v in d.splits.items() if k != "valid"}, "calibration": d.splits["valid"]}
+        d, splits={**{k: v for k, v in d.splits.items() if k != "valid"}, "validation": d.splits["valid"]}
     ),
     "lower bound": lambda d: replace(d, space=replace(SPACE, lower=(-4.0, -0.5))),
     "upper bound": lambda d: replace(d, space=replace(SPACE, upper=(50.0, 1.5))),

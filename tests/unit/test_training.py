@@ -63,7 +63,13 @@ def climb(module: nn.Module, batch: Batch) -> Tensor:
 
 
 def trainer(source: Data, recipe: Recipe, seed: int = 0, told: list[dict[str, Any]] | None = None) -> Trainer:
-    return Trainer(source, recipe, CPU, seed, "net", (told if told is not None else []).append)
+    """A trainer; what it tells of its epochs goes to ``told``."""
+
+    def emit(event: dict[str, Any]) -> None:
+        if told is not None and event["event"] == "epoch":
+            told.append(event)
+
+    return Trainer(source, recipe, CPU, seed, "net", emit)
 
 
 def fresh(source: Data, **options: Any) -> Network:
