@@ -86,7 +86,7 @@ def advbench(
     site: Path, *arguments: object, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(site), str(EXAMPLE)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **variables}
     command = [sys.executable, "-m", "advbench", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment, cwd=cwd
@@ -185,7 +185,7 @@ def test_the_suite_of_the_example_plugin_is_valid(site: Path) -> None:
 @pytest.mark.slow
 def test_the_example_plugin_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(site), str(EXAMPLE)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment, cwd=tmp_path

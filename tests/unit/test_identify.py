@@ -29,6 +29,8 @@ from advbench.store.artifacts import Store
 from advbench.suite.grid import Cell
 from advbench.suite.model import DatasetItem, DefenseItem, Item
 
+pytestmark = pytest.mark.torch  # its version is part of every network's name
+
 
 class Sky(Dataset):
     """A data set."""

@@ -71,13 +71,13 @@ class Kitchen:
             how = "trained"
 
         path = self.environment.store.obtain("network", made_from, make)
-        network = self.build(cell, model)
-        network.load_state_dict(load_file(path / WEIGHTS))
+        network = self._bare(cell, model)
+        network.load_state_dict(load_file(path / WEIGHTS))  # with mean and standard deviation
         self._tell(cell, defenses, how, time.monotonic() - started)
         return self._finish(network)
 
-    def build(self, cell: Cell, model: Model) -> Network:
-        """A freshly initialised network with its normalisation; the seed decides, the global generator is left."""
+    def _bare(self, cell: Cell, model: Model) -> Network:
+        """A freshly initialised network; the seed decides, the global generator is left."""
         assert cell.model.spec is not None
         with isolated_rng(seed_of(cell.seed, "init")):
             module = model.build(self.data.space, self.data.task)
@@ -85,7 +85,12 @@ class Kitchen:
             raise PluginError(
                 f"{cell.model.spec.id}: build returned {type(module).__name__}, not a torch module"
             )
-        network = Network(module, self.data.space, self.data.task, cell.model.spec.id)
+        return Network(module, self.data.space, self.data.task, cell.model.spec.id)
+
+    def build(self, cell: Cell, model: Model) -> Network:
+        """A freshly initialised network with its normalisation."""
+        assert cell.model.spec is not None
+        network = self._bare(cell, model)
         how = model.normalisation()
         if how == "train":
             if not len(self.data.splits.get("train", ())):
