@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -184,6 +185,11 @@ class PGD(Attack):
         strength="eps",
         unit="input units",
         reference="https://arxiv.org/abs/1706.06083",
+    )
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"steps": 10},
+        {"norm": "l2", "eps": 0.5, "steps": 10, "restarts": 2},
     )
 
     norm: Literal["linf", "l2"] = param("linf", "norm of the ball")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import model_validator
@@ -51,6 +52,11 @@ class FeatureSqueezing(Defense):
     """
 
     tags: ClassVar[Tags] = Tags(purifies=True, reference="https://arxiv.org/abs/1704.01155")
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"bit_depth": 1, "median": 3, "resample": 0.5},
+    )
 
     bit_depth: int | None = param(
         5, "bits per value between the bounds; null leaves them", unit="bit", ge=1, le=16

@@ -118,6 +118,7 @@ def test_every_broken_plugin_is_one_clear_line_and_the_others_work(broken_site: 
     assert "claimed by advbench-first 1.0 and advbench-second 1.0" in rivals[0]
 
 
+@pytest.mark.torch
 def test_a_suite_without_them_runs(broken_site: Path, tmp_path: Path) -> None:
     suite = tmp_path / "small.yaml"
     suite.write_text(SUITE)
@@ -133,6 +134,7 @@ def test_a_suite_without_them_runs(broken_site: Path, tmp_path: Path) -> None:
     assert {json.loads(row["plugin_versions"])["example"] for row in rows} == {"advbench-example 1.0"}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("namespace", ["raises", "newer", "rival"])
 def test_a_suite_that_uses_one_says_so_in_one_line_with_its_place(
     broken_site: Path, tmp_path: Path, namespace: str
@@ -147,6 +149,7 @@ def test_a_suite_that_uses_one_says_so_in_one_line_with_its_place(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.torch
 def test_a_component_whose_module_fails_harms_only_itself(site: Path, tmp_path: Path) -> None:
     lazy = ATTACK.replace('"step", Step)', '"step", Step)\n    register("late", "late_module:Late")')
     install(site, "advbench-lazy", "lazy", "lazy_plugin", lazy)
@@ -177,12 +180,14 @@ def test_doctor_says_what_is_broken(broken_site: Path, tmp_path: Path) -> None:
     assert LINES["newer"] in done.stdout
 
 
+@pytest.mark.torch
 def test_the_suite_of_the_example_plugin_is_valid(site: Path) -> None:
     done = advbench(site, "validate", EXAMPLE / "suite.yaml")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_example_plugin_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(site), str(EXAMPLE)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}

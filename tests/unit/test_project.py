@@ -15,7 +15,9 @@ import yaml
 
 import advbench
 from advbench.cli.main import COMMANDS
+from advbench.components.loader import Plugins
 from advbench.evidence.columns import COLUMNS, Column
+from advbench.suite.reader import read_suite
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,6 +100,15 @@ def test_readme_lists_every_command() -> None:
     rows = re.findall(r"^\| (`advbench .*?) \|", text("README.md"), re.MULTILINE)
     listed = re.findall(r"`advbench (\w+)[^`]*`", " ".join(rows))
     assert sorted(listed) == sorted(COMMANDS)
+
+
+@pytest.mark.torch
+def test_the_suite_in_the_readme_has_no_mistake(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+    assert [item.spec.id for item in read_suite(tmp_path / "mine.yaml", Plugins.discover()).datasets] == [
+        "own/arrays"
+    ]
 
 
 @pytest.mark.parametrize("page", ["README.md", "suites/README.md", "results/README.md"])

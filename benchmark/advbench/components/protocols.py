@@ -158,7 +158,7 @@ class Training(Protocol):
         """
 
     def target(self, module: nn.Module, batch: Batch) -> Target:
-        """``module`` as an attack sees it, for attacks inside the training loop."""
+        """``module`` as an attack inside the training loop sees it: in the mode that it is in, not in eval mode."""
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ from advbench.components.identity import canonical, instantiate
 from advbench.engines.planning import Plan, Planned, Worst
 from advbench.evidence.figures import figures, worst_of
 from advbench.evidence.protocol import PROTOCOL, SCHEMA
-from advbench.runtime.data import Environment, known_card, load
+from advbench.runtime.data import Environment
 from advbench.store.records import Records
 from advbench.suite.grid import Cell
 from advbench.suite.model import Suite
@@ -78,19 +78,14 @@ class Collector:
             return row | {"status": verdict, "reason": f"needs {', '.join(missing)}"}
         records = [record for one in worst.members if (record := self.records.get(one.cell_id)) is not None]
         merged = worst_of([self.records.outcomes(one.cell_id) for one in worst.members])
-        card = known_card(self.environment, first.cell.dataset.spec, first.cell.source_spec)
-        task = (
-            card.task
-            if card
-            else load(self.environment, first.cell.dataset.spec, first.cell.source_spec)[1].task
-        )
-        figure = figures(merged, task, attack=True)
+        card = first.card
+        assert card is not None  # its cells have records
+        figure = figures(merged, card.task, attack=True)
         shared = {name: records[0].figures[name] for name in ORIGIN}
         return row | {"status": "ok", "reason": "", **figure, **shared}
 
     def _identity(self, one: Planned) -> dict[str, Any]:
         cell, suite = one.cell, self.suite
-        card = known_card(self.environment, cell.dataset.spec, cell.source_spec)
         model = cell.model.spec
         assert model is not None
         row = {
@@ -102,7 +97,7 @@ class Collector:
             "dataset": cell.dataset.label,
             "dataset_id": cell.dataset.spec.id,
             "dataset_params": cell.dataset.spec.params,
-            "fingerprint": card.fingerprint if card else None,
+            "fingerprint": one.card.fingerprint if one.card else None,
             "split": cell.dataset.split,
             "trained_on": cell.source.label,
             "model": cell.model.label,

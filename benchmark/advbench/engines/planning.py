@@ -45,6 +45,7 @@ class Planned:
     cell_id: str
     cell: Cell
     record: Record | None = None  # a valid earlier record
+    card: Card | None = None  # what is known of its data set
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,15 @@ class Planner:
         known, origin = (one if isinstance(one, Card) else None for one in (card, source))
         name = cell_id(self.environment, cell, known, origin)
         if cell.skip:
-            return Planned(name, cell)
+            return Planned(name, cell, card=known)
         trouble = next((one for one in (source, card) if isinstance(one, str)), None)
         if trouble is not None:
-            return Planned(name, cell, Record(name, "failed", trouble, {}))
+            return Planned(name, cell, Record(name, "failed", trouble, {}), known)
         reason = self._unsupported(cell, known) or _missing_split(cell, known)
         if reason:
-            return Planned(name, _skipped(cell, reason))
+            return Planned(name, _skipped(cell, reason), card=known)
         record = self.records.get(name) if known is not None and origin is not None else None
-        return Planned(name, cell, record if self._reusable(name, record) else None)
+        return Planned(name, cell, record if self._reusable(name, record) else None, known)
 
     def _reusable(self, name: str, record: Record | None) -> bool:
         if record is None or (record.status != "ok" and self.options.retry_failed):

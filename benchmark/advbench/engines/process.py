@@ -27,6 +27,7 @@ class _Running:
     path: Path
     slot: int
     process: subprocess.Popen[str]
+    reader: threading.Thread
     started: dict[str, str] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
 
@@ -57,31 +58,34 @@ class Process(Engine):
         finally:
             for worker in running.values():
                 worker.process.terminate()
-                worker.process.wait()
+                worker.reader.join()
 
 
 def _start(path: Path, slot: int, events: queue.Queue[tuple[int, dict[str, Any] | None]]) -> _Running:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "advbench.runtime.worker", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=(path.with_suffix(".log")).open("w"),
-        text=True,
-        # Threads of several workers share the cores: waiting ones must not spin.
-        env={**os.environ, "ADVBENCH_WORKER_INDEX": str(slot), "OMP_WAIT_POLICY": "PASSIVE"},
-    )
+    with path.with_suffix(".log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "advbench.runtime.worker", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            # Threads of several workers share the cores: waiting ones must not spin.
+            env={**os.environ, "ADVBENCH_WORKER_INDEX": str(slot), "OMP_WAIT_POLICY": "PASSIVE"},
+        )
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                events.put((slot, json.loads(line)))
-            except ValueError:
-                continue  # a library printed something
+        with process.stdout as lines:
+            for line in lines:
+                try:
+                    events.put((slot, json.loads(line)))
+                except ValueError:
+                    continue  # a library printed something
         process.wait()
         events.put((slot, None))
 
-    threading.Thread(target=read, daemon=True).start()
-    return _Running(path, slot, process)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return _Running(path, slot, process, reader)
 
 
 def _note(worker: _Running, event: dict[str, Any]) -> None:
