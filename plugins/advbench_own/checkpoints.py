@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: weights are .safetensors or one of {', '.join(TORCH_SUFFIXES)}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - torch raises almost anything on a damaged file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: cannot be loaded without running code from it ({first}); "
+            f"{path}: is damaged, or cannot be loaded without running code from it ({first}); "
             "write it again with torch.save(model.state_dict(), path)"
         ) from None
     return _state_in(content, path)

@@ -64,7 +64,7 @@ def _import(factory: str) -> Callable[..., Any]:
     module_name, _, attributes = factory.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"factory {factory!r} cannot be imported: {type(error).__name__}: {error}") from error
     for name in attributes.split("."):
         if not hasattr(found, name):

@@ -11,7 +11,7 @@ import click
 
 from advbench.cli.find import find_entries
 from advbench.cli.main import COMMANDS
-from advbench.cli.options import plugins_dir
+from advbench.cli.options import data_folders, plugins_dir
 from advbench.components.loader import Plugins
 
 MARKS = {"passed": "green", "failed": "red", "skipped": "yellow"}
@@ -21,13 +21,16 @@ MARKS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--verbose", "-v", is_flag=True, help="Show the checks that passed, too.")
 @plugins_dir
-def command(ids: tuple[str, ...], verbose: bool, plugins_dirs: tuple[Path, ...]) -> int:
+@data_folders
+def command(
+    ids: tuple[str, ...], verbose: bool, plugins_dirs: tuple[Path, ...], data: tuple[Path, ...]
+) -> int:
     """Run the contract kit over components; exit code 1 if a check fails."""
     kit: Any = importlib.import_module("advbench.testing")
     plugins = Plugins.discover(plugins_dirs)
     failed = 0
     for entry in [entry for name in ids for entry in find_entries(plugins, name)]:
-        results = list(kit.run_checks(plugins, entry))
+        results = list(kit.run_checks(plugins, entry, data_dirs=data))
         counts = Counter(result.status for result in results)
         failed += counts["failed"]
         told = ", ".join(f"{counts[status]} {status}" for status in MARKS if counts[status]) or "no checks"

@@ -167,7 +167,8 @@ def _from_file(stem: str, path: Path) -> Source:
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is not a Python module")
         present = sys.modules.get(stem)
-        if present is not None and getattr(present, "__file__", None) == str(path):
+        file = getattr(present, "__file__", None)
+        if present is not None and file and Path(file).resolve() == path.resolve():
             return present
         if present is not None:
             raise ImportError(f"a module named {stem} is already imported; rename {path}")

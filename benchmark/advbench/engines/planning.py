@@ -112,7 +112,7 @@ class Planner:
             card = load(self.environment, spec, source)[1]
         except AdvbenchError as error:
             return f"data: {error}"
-        except Exception as error:  # noqa: BLE001 - the cell boundary of all cells of this data set
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the cell boundary of all cells of this data set
             return f"data: {last_words(error)}"
         for note in card.notes:
             self.environment.emit({"event": "note", "text": f"{label}: {note}"})

@@ -78,7 +78,7 @@ class Worker:
     device: torch.device = field(init=False)
     chunk: int = field(init=False)
     data: dict[tuple[Spec, Spec | None], tuple[Data, Card]] = field(default_factory=dict)
-    networks: dict[tuple[Any, ...], Prepared | Exception] = field(default_factory=dict)
+    networks: dict[tuple[Any, ...], Prepared | BaseException] = field(default_factory=dict)
     samples: dict[tuple[Any, ...], Samples] = field(default_factory=dict)
     crafted: dict[str, Crafted] = field(default_factory=dict)
 
@@ -130,7 +130,7 @@ class Worker:
             except CellTimeout:
                 reason = f"{phase[0]}: not done after {self.execution.cell_seconds:g} s"
                 return Record(cell_id, "timeout", reason, {}), None
-            except Exception as error:  # noqa: BLE001 - the cell boundary
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the cell boundary
                 return _failure(cell_id, phase[0], error), None
 
     def _compute(self, cell_id: str, cell: Cell, phase: list[str]) -> tuple[Outcomes, dict[str, Any]]:
@@ -201,10 +201,10 @@ class Worker:
                 self.networks[key] = kitchen.prepare(cell, defenses)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001 - kept and raised again: one training, not one for each cell
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - kept and raised again: one training, not one for each cell
                 self.networks[key] = error
         found = self.networks[key]
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return found
 
