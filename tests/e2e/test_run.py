@@ -163,14 +163,17 @@ def rogue(how: str) -> str:
     return lines.replace("knowledge: [oblivious, adaptive]\n", "").replace(", toys/noisy]", "]")
 
 
-def test_an_exception_is_a_failed_row_and_the_rest_goes_on(tmp_path: Path, plugins_dir: Path) -> None:
-    arguments = options(tmp_path, plugins_dir, rogue("raise"))
+@pytest.mark.parametrize(("how", "words"), [("raise", "IndexError"), ("exit", "SystemExit: 3")])
+def test_an_exception_is_a_failed_row_and_the_rest_goes_on(
+    tmp_path: Path, plugins_dir: Path, how: str, words: str
+) -> None:
+    arguments = options(tmp_path, plugins_dir, rogue(how))
     done = advbench(*arguments)
     assert done.returncode == 1
     table = rows(tmp_path / "out")
     assert Counter(row["status"] for row in table if row["kind"] == "cell") == {"ok": 20, "failed": 4}
     reasons = {row["reason"] for row in table if row["status"] == "failed"}
-    assert all("IndexError" in reason and "toys.py:" in reason for reason in reasons)
+    assert all(words in reason and "toys.py:" in reason for reason in reasons)
     before = len(computed(tmp_path / "out"))
     assert advbench(*arguments).returncode == 1
     assert len(computed(tmp_path / "out")) == before

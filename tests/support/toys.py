@@ -161,6 +161,7 @@ class Rogue(Attack):
         network = target.pipeline.network  # type: ignore[attr-defined]
         actions: dict[str, Callable[[], Any]] = {
             "raise": lambda: [][1],
+            "exit": lambda: sys.exit(3),
             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
             "train": network.train,
             "grad": lambda: network.requires_grad_(True),
