@@ -429,7 +429,7 @@ def test_check_shows_what_did_not_pass(
 ) -> None:
     results = [SimpleNamespace(name="first", status="passed", message="")]
     results += [SimpleNamespace(name="second", status=status, message="because")]
-    kit = SimpleNamespace(run_checks=lambda plugins, entry: results)
+    kit = SimpleNamespace(run_checks=lambda plugins, entry, data_dirs: results)
     monkeypatch.setitem(sys.modules, "advbench.testing", kit)  # type: ignore[arg-type]
     assert invoke(["check", "featherweight/push", "--plugins-dir", str(folder / "plugins")]) == code
     lines = capsys.readouterr().out.splitlines()
