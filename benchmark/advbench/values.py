@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -229,6 +231,41 @@ class Budget:
         return core_schema.no_info_plain_validator_function(
             cls.of, serialization=core_schema.plain_serializer_function_ser_schema(cls.json)
         )
+
+
+class Mask(BaseModel):
+    """Which values of an input may change: some channels, or a rectangle of pixels, or both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[str | int, ...] | None = None
+    """Names or indices of the channels that may change; all unless given."""
+    box: tuple[int, int, int, int] | None = None
+    """Rectangle ``[top, left, height, width]`` of pixels that may change; all unless given."""
+
+    def problem(self, space: InputSpace) -> str | None:
+        """Why it does not fit the input space, or None."""
+        for channel in self.channels or ():
+            known = range(len(space.channels)) if isinstance(channel, int) else space.channels
+            if channel not in known:
+                return f"mask: no channel {channel!r}; the data have {', '.join(space.channels)}"
+        if self.channels == ():
+            return "mask: no channel may change"
+        if self.box is not None:
+            top, left, height, width = self.box
+            rows, columns = space.shape[-2:]
+            if min(height, width) < 1 or min(top, left) < 0 or top + height > rows or left + width > columns:
+                return f"mask: the box {list(self.box)} does not lie within {rows} x {columns} pixels"
+        return None
+
+    def like(self, x: Tensor, space: InputSpace) -> Tensor:
+        """Bool (1, c, h, w) for inputs (b, c, h, w): True where a value may change."""
+        mask = x.new_zeros((1, *x.shape[1:])).bool()
+        names = range(x.shape[1]) if self.channels is None else self.channels
+        rows = [name if isinstance(name, int) else space.channels.index(name) for name in names]
+        top, left, height, width = self.box or (0, 0, x.shape[-2], x.shape[-1])
+        mask[:, rows, top : top + height, left : left + width] = True
+        return mask
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from advbench.api import Attack, Budget, InputSpace, Rng, Tags, Target, Task, param
+from advbench.api import Attack, Budget, Rng, Tags, Target, param
 
 
 def fgsm(x: Tensor, y: Tensor, target: Target, *, eps: Tensor, loss: str = "margin") -> Tensor:
@@ -37,6 +37,7 @@ class FGSM(Attack):
     tags: ClassVar[Tags] = Tags(
         norms=("linf",),
         needs_gradient=True,
+        targeted=True,
         strength="eps",
         unit="input units",
         reference="https://arxiv.org/abs/1412.6572",
@@ -45,14 +46,9 @@ class FGSM(Attack):
     eps: Budget = param(
         "8/255", "largest change of a value, one number or one per channel", unit="input units"
     )
-    loss: Literal["margin", "ce"] = param(
-        "margin", "what is increased: the negative logit margin or cross-entropy"
+    loss: Literal["margin", "ce", "dlr"] = param(
+        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
     )
-
-    def supports(self, space: InputSpace, task: Task) -> str | None:
-        """The number of entries of ``eps`` must fit the channels."""
-        entries, channels = len(self.eps.values), space.shape[0]
-        return None if entries in (1, channels) else f"eps has {entries} entries for {channels} channels"
 
     def passes(self) -> int:
         """One forward and one backward pass."""

@@ -3,97 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from advbench.api import (
-    Attack,
-    Budget,
-    Classification,
-    InputSpace,
-    Rng,
-    Tags,
-    Target,
-    Task,
-    linf_box,
-    param,
-    project,
-    random_in_ball,
-    steepest_step,
-)
-
-
-@dataclass(frozen=True)
-class _Ball:
-    """The balls around the samples ``x`` (b, c, ...), within the bounds; ``eps`` has one row per sample."""
-
-    norm: str
-    x: Tensor
-    eps: Tensor
-    bounds: tuple[Tensor, Tensor]
-    box: tuple[Tensor, Tensor] | None
-
-    @classmethod
-    def around(cls, x: Tensor, norm: str, eps: Tensor, space: InputSpace) -> _Ball:
-        bounds = space.bounds_like(x)
-        return cls(norm, x, eps, bounds, linf_box(x, eps, *bounds) if norm == "linf" else None)
-
-    def take(self, index: Tensor) -> _Ball:
-        box = None if self.box is None else (self.box[0][index], self.box[1][index])
-        return _Ball(self.norm, self.x[index], self.eps[index], self.bounds, box)
-
-    def project(self, point: Tensor) -> Tensor:
-        """The projection; ``point`` may be overwritten."""
-        if self.box is not None:
-            return point.clamp_(*self.box)
-        return project(point, self.x, self.norm, self.eps, *self.bounds)
-
-    def draw(self, rng: Rng) -> Tensor:
-        return random_in_ball(self.x, self.norm, self.eps, *self.bounds, rng)
-
-
-@dataclass(frozen=True)
-class _Active:
-    """The samples that are still attacked; ``rows`` (a,) are their places in the batch."""
-
-    rows: Tensor
-    y: Tensor
-    target: Target
-    ball: _Ball
-    alpha: Tensor
-
-    def take(self, index: Tensor) -> _Active:
-        ball, target = self.ball.take(index), self.target.take(index)
-        return _Active(self.rows[index], self.y[index], target, ball, self.alpha[index])
-
-
-@dataclass
-class _Best:
-    """Best point so far of every sample of the batch, by the margin that decides whether it is wrong."""
-
-    point: Tensor  # (b, c, ...)
-    margin: Tensor  # (b,)
-    wrong: Tensor  # (b,) bool
-
-    @classmethod
-    def start(cls, x: Tensor) -> _Best:
-        wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        return cls(x.clone(), x.new_full((len(x),), torch.inf), wrong)
-
-    def update(self, active: _Active, point: Tensor, output: Tensor) -> Tensor:
-        """Judge the current points of the active samples; returns which of these are wrong, (a,)."""
-        wrong = active.target.is_wrong(output, active.y)
-        margin = active.target.margin(output, active.y).to(self.margin)
-        margin = margin.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # NaN is wrong
-        better = margin < self.margin[active.rows]
-        self.point[active.rows[better]] = point[better]
-        self.margin[active.rows[better]] = margin[better]
-        self.wrong[active.rows] |= wrong
-        return wrong
+from advbench.api import Attack, Budget, Classification, Rng, Tags, Target, param, steepest_step
+from advbench_attacks.search import Active, Ball, Best
 
 
 def pgd(
@@ -140,12 +57,12 @@ def pgd(
         is kept.
     """
     stop = stop_on_success and isinstance(target.task, Classification)
-    eps, alpha = (value.expand(len(x), *value.shape[1:]) for value in (eps, alpha))
+    alpha = alpha.expand(len(x), *alpha.shape[1:])
     everyone = torch.arange(len(x), device=x.device)
-    batch = _Active(everyone, y, target, _Ball.around(x, norm, eps, target.space), alpha)
-    best = _Best.start(x)
+    batch = Active(everyone, y, target, Ball.around(x, norm, eps, target), alpha)
+    best = Best.start(x)
     for _ in range(restarts):
-        left = everyone[~best.wrong] if stop else everyone
+        left = everyone[~best.found] if stop else everyone
         if not len(left):
             break
         active = batch.take(left)
@@ -154,7 +71,7 @@ def pgd(
     return best.point
 
 
-def _ascend(point: Tensor, active: _Active, best: _Best, *, steps: int, loss: str, stop: bool) -> None:
+def _ascend(point: Tensor, active: Active, best: Best, *, steps: int, loss: str, stop: bool) -> None:
     """One run; with ``stop`` samples leave as soon as they are wrong."""
     for _ in range(steps):
         _, gradient, output = active.target.evaluate(point, active.y, loss)
@@ -181,6 +98,7 @@ class PGD(Attack):
     tags: ClassVar[Tags] = Tags(
         norms=("linf", "l2"),
         needs_gradient=True,
+        targeted=True,
         stochastic=True,
         strength="eps",
         unit="input units",
@@ -198,8 +116,8 @@ class PGD(Attack):
     alpha: Budget | None = param(None, "length of a step; 2.5 eps / steps unless given", unit="input units")
     random_start: bool = param(True, "start uniformly in the ball instead of at the input")
     restarts: int = param(1, "number of runs, each with its own random start", ge=1)
-    loss: Literal["margin", "ce"] = param(
-        "margin", "what is increased: the negative logit margin or cross-entropy"
+    loss: Literal["margin", "ce", "dlr"] = param(
+        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
     )
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
@@ -210,14 +128,6 @@ class PGD(Attack):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 without random_start would repeat the same run")
         return self
-
-    def supports(self, space: InputSpace, task: Task) -> str | None:
-        """The numbers of entries of ``eps`` and ``alpha`` must fit the channels."""
-        channels = space.shape[0]
-        for name, budget in (("eps", self.eps), ("alpha", self.alpha)):
-            if budget is not None and len(budget.values) not in (1, channels):
-                return f"{name} has {len(budget.values)} entries for {channels} channels"
-        return None
 
     def passes(self) -> int:
         """A forward and a backward pass for each step, and a forward pass to judge the last point of a run."""

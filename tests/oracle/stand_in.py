@@ -60,6 +60,8 @@ class Visits:
 class StandIn:
     """A `Target` over a bare module, in chunks of one fixed size, counting passes per sample."""
 
+    mask = None
+
     def __init__(
         self,
         module: nn.Module,
@@ -87,7 +89,7 @@ class StandIn:
         others = output.scatter(1, y[:, None], float("-inf")).amax(1)
         return output.gather(1, y[:, None])[:, 0] - others
 
-    def is_wrong(self, output: Tensor, y: Tensor) -> Tensor:
+    def is_adversarial(self, output: Tensor, y: Tensor) -> Tensor:
         margin = self.margin(output, y)
         return ~(margin > 0 if isinstance(self.task, Classification) else margin >= 0)
 

@@ -57,7 +57,7 @@ def test_two_linear_classes_are_parted_exactly_at_the_distance(norm):
     for factor, success in ((0.999, False), (1.001, True)):
         eps = column(distance[norm] * factor)  # one budget per sample
         found = pgd(x, y, target, KeyedRng(range(8)), norm=norm, eps=eps, alpha=eps / 4, steps=40)
-        assert target.is_wrong(target.output(found), y).tolist() == [success] * 8
+        assert target.is_adversarial(target.output(found), y).tolist() == [success] * 8
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -67,7 +67,7 @@ def test_any_number_of_classes_never_below_the_distance_and_soon_above(norm, out
     for factor, success in ((0.999, False), (2.0, True)):
         eps = column(distance[norm] * factor)
         found = pgd(x, y, target, KeyedRng(range(8)), norm=norm, eps=eps, alpha=eps / 8, steps=40)
-        assert target.is_wrong(target.output(found), y).tolist() == [success] * 8
+        assert target.is_adversarial(target.output(found), y).tolist() == [success] * 8
 
 
 @pytest.mark.parametrize("loss", ["margin", "ce"])
@@ -201,7 +201,7 @@ def test_nothing_is_spent_once_everyone_is_wrong():
     x, y, target, _, _ = linear_case(2)
     found = PGD(eps=0.1, restarts=3, steps=5, random_start=True).perturb(x, 1 - y, target, KeyedRng(range(8)))
     assert target.visits.forward.tolist() == [1] * 8
-    assert target.is_wrong(target.output(found), 1 - y).all()
+    assert target.is_adversarial(target.output(found), 1 - y).all()
 
 
 @pytest.mark.parametrize("stop", [True, False])
@@ -222,7 +222,7 @@ def test_the_best_iterate_comes_back(task, stop):
         best = int(target.margin(outputs, truth).argmin())
         assert torch.equal(found[row], seen[best][0])
         last_is_best.append(best == len(seen) - 1)
-        wrong = target.is_wrong(outputs, truth)
+        wrong = target.is_adversarial(outputs, truth)
         if stop and not isinstance(task, Regression):
             assert not wrong[:-1].any()
         else:
@@ -239,7 +239,7 @@ def test_results_do_not_depend_on_order_or_companions(norm, stop):
     attack = PGD(norm=norm, eps=size, steps=8, restarts=2, stop_on_success=stop)
     target = StandIn(network, classes(4), space, 21)
     whole = attack.perturb(x, y, target, KeyedRng(range(21)))
-    wrong = target.is_wrong(target.output(whole), y)
+    wrong = target.is_adversarial(target.output(whole), y)
     assert wrong.any()
     assert not wrong.all()
     order = torch.randperm(21, generator=torch.Generator().manual_seed(3))
@@ -256,7 +256,7 @@ def test_more_budget_never_wrongs_fewer_samples_and_beats_one_step():
         target = StandIn(network, classes(3), space, 40)
         point = attack.perturb(x, y, target, KeyedRng(range(40)))
         low, high = space.bounds_like(x)
-        return int(target.is_wrong(target.output(point.clamp(low, high)), y).sum())
+        return int(target.is_adversarial(target.output(point.clamp(low, high)), y).sum())
 
     sizes = (0.0, 0.01, 0.05, 0.1, 0.2, 1.0)
     iterated = [wronged(PGD(eps=eps, steps=20)) for eps in sizes]
@@ -329,11 +329,11 @@ def test_published_strength_on_mnist(trained, low, high):
     target = StandIn(
         lenet5(DATA / "models" / f"mnist_lenet5_{trained}trained.pt"), classes(10), space_of((1, 28, 28)), 100
     )
-    correct = ~target.is_wrong(target.output(x), y)
+    correct = ~target.is_adversarial(target.output(x), y)
     assert correct.float().mean() > 0.97
     rows = torch.nonzero(correct)[:, 0]
     point = PGD(eps=0.3, alpha=0.01, steps=40, loss="ce").perturb(
         x[rows], y[rows], target.take(rows), KeyedRng(rows.tolist())
     )
-    robust = (~target.take(rows).is_wrong(target.take(rows).output(point), y[rows])).sum() / 100
+    robust = (~target.take(rows).is_adversarial(target.take(rows).output(point), y[rows])).sum() / 100
     assert low <= robust <= high

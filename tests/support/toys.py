@@ -39,6 +39,7 @@ from advbench.api import (
 )
 from advbench.components.base import Component
 from advbench.components.loader import Plugins, Source
+from advbench.runtime import cell
 from advbench.runtime.cell import Case, Limits, Samples
 from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
@@ -141,7 +142,7 @@ class Wander(Attack):
             part, draws = target.take(active), rng.take(active)
             point = x[active] + self.eps.like(x) * draws.uniform(*x.shape[1:], low=-1, high=1)
             point = point.clamp(-4, 50)
-            wrong = part.is_wrong(part.output(point), y[active])
+            wrong = part.is_adversarial(part.output(point), y[active])
             best[active[wrong]] = point[wrong]
             active = active[~wrong]
             if not len(active):
@@ -311,12 +312,11 @@ def case(perturbation: Any, pipeline: Pipeline, samples: Samples, **options: Any
     spec = Spec("perturbation", f"toys/{type(perturbation).__name__.lower()}", "{}", 1)
     limits = Limits(batch=options.pop("batch", 256), seconds=options.pop("seconds", None))
     defaults: dict[str, Any] = {
-        "detector": None, "calibration": None, "knowledge": "adaptive", "seed": 0, "budget": None
+        "detector": None, "calibration": None, "learning": None, "knowledge": "adaptive", "seed": 0, "budget": None
     }  # fmt: skip
     return Case(
         samples,
-        perturbation,
-        spec,
+        () if perturbation is None else (cell.Step(perturbation, spec),),
         options.pop("crafting", pipeline),
         pipeline,
         limits=limits,

@@ -88,8 +88,8 @@ def spending(plan: Plan, environment: Environment) -> list[Spending]:
 
 def _crafting(cell: Cell) -> tuple[object, ...]:
     """Equal for cells of a job that share their perturbed inputs."""
-    attacked = () if cell.knowledge == "oblivious" else cell.defense.specs
-    return (cell.dataset.label, cell.perturbation.spec, cell.seed, attacked, cell.knowledge == "blackbox")
+    attacked = () if cell.knowledge in ("oblivious", "transfer") else cell.defense.specs
+    return (cell.dataset.label, cell.perturbation, cell.seed, attacked, cell.knowledge == "blackbox")
 
 
 def _spending(one: Planned, environment: Environment, shared: bool) -> Spending:
@@ -100,7 +100,7 @@ def _spending(one: Planned, environment: Environment, shared: bool) -> Spending:
     if shared or not isinstance(attack, Attack):
         return Spending(cell.label, samples, 0)
     most = attack.passes()
-    if most is not None and cell.knowledge != "oblivious":
+    if most is not None and cell.knowledge not in ("oblivious", "transfer"):
         most *= max(_draws(environment, cell), default=1)
     if cell.budget is not None:
         most = cell.budget if most is None else min(most, cell.budget)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import Self
 
 from advbench.components.tags import Tags
-from advbench.values import Budget, Constraint, Data, InputSpace, Task
+from advbench.values import Budget, Classification, Constraint, Data, InputSpace, Mask, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from advbench.components.protocols import DataContext, Prediction, Rng, Target, Training
+
+Goal = (
+    Literal["untargeted", "random", "next", "runner-up", "least-likely", "up", "down"] | Annotated[int, Ge(0)]
+)
 
 KINDS = ("model", "dataset", "perturbation", "defense", "metric", "engine", "figure")
 
@@ -137,12 +143,49 @@ class Attack(Perturbation):
     A field ``eps`` makes it a fixed-budget attack; its norm is the field ``norm`` or the only one of
     ``tags.norms``. The harness clips to the bounds, measures, projects what exceeds the budget (and counts
     it as a violation), and judges by a fresh forward pass: returning a point proves nothing.
+
+    Goal and mask are part of the threat model, so the harness deals with them: `Target.margin`,
+    `Target.is_adversarial` and the named losses of `Target.evaluate` speak of the goal, gradients are zero
+    where the mask forbids a change, and what changed there nevertheless is a violation.
     """
+
+    goal: Goal = param(
+        "untargeted",
+        "what the attack wants: untargeted, a class index, next, runner-up, least-likely or random;"
+        " up or down for a regressor",
+    )
+    mask: Mask | None = param(
+        None, "channels and box [top, left, height, width] that may change; all unless given"
+    )
+
+    @model_validator(mode="after")
+    def _goal_is_supported(self) -> Self:
+        if self.goal != "untargeted" and not self.tags.targeted:
+            raise ValueError(f"goal: {self.goal!r} is not supported; this attack is untargeted")
+        return self
+
+    def supports(self, space: InputSpace, task: Task) -> str | None:
+        """Budgets and mask must fit the channels, and the goal the task; extend it by ``super().supports``."""
+        channels = space.shape[0]
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Budget) and len(value.values) not in (1, channels):
+                return f"{name} has {len(value.values)} entries for {channels} channels"
+        problem = self.mask.problem(space) if self.mask is not None else None
+        return problem or _unfit_goal(self.goal, task)
 
     def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
         """Perturbed inputs, same shape as ``x`` (b, c, h, w); all samples are correct to begin with.
 
         ``y`` is (b,) int64 classes or (b, t) regression targets.
+        """
+        raise NotImplementedError
+
+    def universal(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
+        """One change (1, c, h, w) for all inputs (``tags.universal``), in place of `perturb`.
+
+        Learned on inputs (b, c, h, w) that are not evaluated: up to 500 of the calibration split, or of the
+        validation or training split where there is none.
         """
         raise NotImplementedError
 
@@ -162,6 +205,17 @@ class Attack(Perturbation):
                 f"{type(self).__name__}: a field `norm` or exactly one norm in its tags must name the norm"
             )
         return Constraint(norm, eps)
+
+
+def _unfit_goal(goal: str | int, task: Task) -> str | None:
+    if goal == "untargeted":
+        return None
+    signed = goal in ("up", "down")
+    if isinstance(task, Classification) == signed:
+        return f"goal: {goal} is for {'regression' if signed else 'classification'}"
+    if isinstance(goal, int) and isinstance(task, Classification) and goal >= len(task.classes):
+        return f"goal: there is no class {goal}; the data have {len(task.classes)}"
+    return None
 
 
 class Corruption(Perturbation):

@@ -68,18 +68,33 @@ class Target(Protocol):
     def output(self, x: Tensor) -> Tensor:
         """Logits (b, k), or predictions (b, t) of a regressor. One forward pass per sample."""
 
-    def margin(self, output: Tensor, y: Tensor) -> Tensor:
-        """Distance from being wrong, (b,): logit of ``y`` minus the best other logit, or tolerance minus error."""
+    @property
+    def mask(self) -> Tensor | None:
+        """Bool (1, c, h, w), True where values may change; None if all may."""
 
-    def is_wrong(self, output: Tensor, y: Tensor) -> Tensor:
-        """Whether the prediction is not (acceptably) ``y``, bool (b,)."""
+    def margin(self, output: Tensor, y: Tensor) -> Tensor:
+        """Distance from the goal, (b,), negative beyond it.
+
+        Untargeted: logit of ``y`` minus the best other logit, or tolerance minus error. Aiming at a class: best
+        other logit minus that class's. Aiming up or down: tolerance minus the signed error.
+        """
+
+    def is_adversarial(self, output: Tensor, y: Tensor) -> Tensor:
+        """Whether the goal is reached, bool (b,), by more than the rounding of a forward pass.
+
+        The harness judges with other companions in the batch and the network as it was handed over; a margin
+        within 1e-5 of the largest output would not survive that.
+        """
 
     def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
         """Loss, its input gradient and the output: one forward and one backward pass per sample.
 
-        ``loss`` is ``"margin"`` (scale-free logit margin; squared error for a regressor), ``"ce"``
-        (cross-entropy; squared error for a regressor) or a function of (output, y) that returns (b,).
-        Attacks maximise it.
+        Attacks maximise the loss. ``"margin"``: minus `margin` (squared error for an untargeted attack on a
+        regressor); ``"ce"``: cross-entropy in its log-odds form, ``logsumexp`` of the other logits minus that of
+        ``y``, which has the gradient direction of cross-entropy and does not saturate; ``"dlr"``: margin over the
+        spread of the largest logits (Croce and Hein 2020; the margin where there are only two classes); or a
+        function of (output, y) that returns (b,). Named losses speak of the goal. The gradient is zero outside
+        `mask`.
         """
 
     def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:

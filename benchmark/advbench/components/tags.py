@@ -24,7 +24,9 @@ class Tags:
     minimum_norm
         It looks for the smallest perturbation instead of keeping a budget.
     targeted
-        It can aim at a class.
+        It can aim at a class, or up or down for a regressor: it trusts the target's margin and losses.
+    universal
+        It looks for one perturbation for all inputs (`Attack.universal`).
     stochastic
         It draws random numbers. A stochastic defense is attacked in expectation over its draws.
     trains, purifies, detects
@@ -42,6 +44,7 @@ class Tags:
     needs_gradient: bool = False
     minimum_norm: bool = False
     targeted: bool = False
+    universal: bool = False
     stochastic: bool = False
     trains: bool = False
     purifies: bool = False

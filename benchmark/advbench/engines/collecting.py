@@ -14,7 +14,7 @@ from advbench.evidence.protocol import PROTOCOL, SCHEMA
 from advbench.runtime.data import Environment
 from advbench.store.records import Records
 from advbench.suite.grid import Cell
-from advbench.suite.model import Suite
+from advbench.suite.model import THEN, Suite
 
 FAILURES = ("failed", "timeout", "crashed")
 """Statuses that make a run end with exit code 1."""
@@ -87,7 +87,6 @@ class Collector:
     def _identity(self, one: Planned) -> dict[str, Any]:
         cell, suite = one.cell, self.suite
         model = cell.model.spec
-        assert model is not None
         row = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -121,11 +120,17 @@ class Collector:
         part = instantiate(self.environment.plugins, spec)
         assert isinstance(part, Perturbation)
         ball = part.constraint() if isinstance(part, Attack) else None
+        item = cell.perturbation
+        params: dict[str, Any] = spec.parameters
+        if item.before:
+            params = {"then": [one.parameters for one in item.specs]}
+        if item.transfer_from:
+            params["transfer_from"] = [{"label": one.label, **one.spec.json()} for one in item.transfer_from]
         return {
-            "perturbation_id": spec.id,
-            "perturbation_params": spec.params,
+            "perturbation_id": THEN.join(one.id for one in item.specs),
+            "perturbation_params": canonical(params),
             "norm": ball.norm if ball else None,
             "strength": part.strength(),
             "strength_unit": part.tags.unit,
-            "targeted": bool(getattr(part, "targeted", False)),
+            "targeted": isinstance(part, Attack) and part.goal != "untargeted",
         }

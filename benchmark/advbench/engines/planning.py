@@ -166,7 +166,7 @@ class Planner:
     def _unsupported(self, cell: Cell, card: Card | None) -> str:
         if card is None:
             return ""
-        for spec in (cell.model.spec, *cell.defense.specs, cell.perturbation.spec):
+        for spec in (cell.model.spec, *cell.defense.specs, *cell.perturbation.specs):
             reason = self._component(spec).supports(card.space, card.task) if spec is not None else None
             if spec is not None and reason:
                 return f"{spec.id}: {reason}"
@@ -187,10 +187,14 @@ class Planner:
         balls = {}
         for one in planned:
             attack = self._component(one.cell.perturbation.spec) if one.cell.perturbation.spec else None
-            ball = attack.constraint() if isinstance(attack, Attack) and not one.cell.skip else None
+            if not isinstance(attack, Attack) or one.cell.skip:
+                continue
+            ball = attack.constraint()
             if ball is not None:
                 labels = {**one.cell.labels, "perturbation": ""}
-                key = canonical([labels, ball.norm, ball.eps.json()])
+                aims = attack.model_dump(mode="json", include={"goal", "mask"})
+                shift = [spec.json() for spec in one.cell.perturbation.before]
+                key = canonical([labels, ball.norm, ball.eps.json(), aims, shift])
                 groups.setdefault(key, []).append(one)
                 balls[key] = ball
         return [

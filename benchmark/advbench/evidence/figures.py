@@ -20,7 +20,8 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
     clean, after = outcomes["clean_correct"], outcomes["perturbed_correct"]
     # What was wrong before an attack counts as wrong; natural noise may also mend an error.
     robust = clean & after if attack else after
-    success = clean & ~after
+    eligible = clean & outcomes["eligible"] if "eligible" in outcomes else clean
+    success = eligible & reached(outcomes)
     n, n_clean, n_success = len(clean), int(clean.sum()), int(success.sum())
     row: dict[str, Any] = {"n": n, "n_clean_correct": n_clean, "n_success": n_success}
     if isinstance(task, Classification):
@@ -28,10 +29,15 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
         row |= _interval("clean", wilson(n_clean, n)) | _interval("perturbed", wilson(int(robust.sum()), n))
     else:
         row |= _regression(outcomes, task)
-    row |= _interval("attack_success_rate", wilson(n_success, n_clean))
-    row |= _distances(outcomes, clean, success) | _cost(outcomes) | _detector(outcomes, robust, success)
+    row |= _interval("attack_success_rate", wilson(n_success, int(eligible.sum())))
+    row |= _distances(outcomes, eligible, success) | _cost(outcomes) | _detector(outcomes, robust, success)
     row["flags"] = "probabilities" if "probabilities" in outcomes else ""
     return row
+
+
+def reached(outcomes: Outcomes) -> NDArray[Any]:
+    """Whether the perturbation did what it was meant to, bool (n,): the goal of a targeted attack, else an error."""
+    return outcomes["goal_reached"] if "goal_reached" in outcomes else ~outcomes["perturbed_correct"]
 
 
 def _interval(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
@@ -51,10 +57,10 @@ def _regression(outcomes: Outcomes, task: Regression) -> dict[str, Any]:
     return row
 
 
-def _distances(outcomes: Outcomes, clean: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
+def _distances(outcomes: Outcomes, eligible: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
     row = {}
     for norm in ("linf", "l2", "l0"):
-        size = np.where(success, outcomes[norm], np.inf)[clean]
+        size = np.where(success, outcomes[norm], np.inf)[eligible]
         row[f"{norm}_median"] = float(np.median(size)) if len(size) else math.nan
         if norm != "l0":
             row[f"{norm}_mean_success"] = float(outcomes[norm][success].mean()) if success.any() else math.nan
@@ -92,10 +98,10 @@ def worst_of(members: Sequence[Outcomes]) -> dict[str, NDArray[Any]]:
 
     Passes are summed, violations are those of any member.
     """
-    margins = np.stack([np.where(member["perturbed_correct"], 1, 0) for member in members])
+    failed = np.stack([~reached(member) for member in members])
     margin = np.stack([member["perturbed_margin"] for member in members])
     # Success first, then the margin: a tie between wrong and right must not hide a success.
-    choice = np.lexsort((margin, margins), axis=0)[0]
+    choice = np.lexsort((margin, failed), axis=0)[0]
     rows = np.arange(len(choice))
     merged = {}
     for name in members[0]:

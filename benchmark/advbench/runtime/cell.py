@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def take(self, rows: Tensor) -> Samples:
+        """Some of the samples (int64 index)."""
+        return Samples(self.x[rows], self.y[rows], take(self.extras, rows), self.ids[rows.cpu().numpy()])
+
     def rng(self, seed: int, purpose: str) -> SampleRng:
         """Draws per sample for a purpose."""
         return SampleRng(seed, purpose, self.ids, self.x.device)
@@ -50,6 +54,7 @@ class Crafted:
     violation: Tensor
     forward: Tensor
     backward: Tensor
+    aim: Tensor | None = None  # what a targeted attack drove each sample to, see `tasks.aims`
 
 
 @dataclass(frozen=True)
@@ -60,25 +65,38 @@ class Limits:
     seconds: float | None = None
 
 
+class Step(NamedTuple):
+    """One perturbation of a cell, and its spec, which names its random draws."""
+
+    perturbation: Perturbation
+    spec: Spec
+
+
 @dataclass(frozen=True)
 class Case:
     """What a cell is made of, ready to run.
 
-    ``crafting`` is the pipeline that the attacker works on (the undefended network for oblivious attacks),
-    ``judged`` the whole defended pipeline that decides.
+    ``crafting`` is the pipeline that the attacker works on (the undefended network for oblivious attacks, other
+    networks for transfer), ``judged`` the whole defended pipeline that decides.
     """
 
     samples: Samples
-    perturbation: Perturbation | None
-    spec: Spec | None
+    steps: tuple[Step, ...]
     crafting: Pipeline
     judged: Pipeline
     detector: Defense | None
     calibration: Samples | None
+    learning: Samples | None
     knowledge: str
     seed: int
     budget: int | None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack, if there is one; it comes last."""
+        last = self.steps[-1].perturbation if self.steps else None
+        return last if isinstance(last, Attack) else None
 
 
 def craft(case: Case) -> Crafted:
@@ -94,72 +112,153 @@ def craft(case: Case) -> Crafted:
     samples = case.samples
     count = torch.zeros(len(samples), dtype=torch.int64, device=samples.x.device)
     crafted = Crafted(samples.x.clone(), torch.zeros_like(count, dtype=torch.bool), count, count.clone())
-    if case.perturbation is None:
-        return crafted
     deadline = time.monotonic() + case.limits.seconds if case.limits.seconds else None
-    for rows in torch.split(_attacked(case), case.limits.batch):
-        if deadline is not None and time.monotonic() > deadline:
-            raise CellTimeout("time limit of the cell")
-        _craft_batch(case, rows, crafted, deadline)
+    for step in case.steps:
+        shifted = replace(samples, x=crafted.x.clone())  # what the steps before made of the samples
+        if isinstance(step.perturbation, Attack):
+            crafted = _attack(replace(case, samples=shifted), step.perturbation, step.spec, crafted, deadline)
+        elif isinstance(step.perturbation, Corruption):
+            for rows in torch.split(torch.arange(len(samples), device=samples.x.device), case.limits.batch):
+                _check_time(deadline)
+                _corrupt(case, step.perturbation, step.spec, shifted.take(rows), rows, crafted)
+        else:
+            raise PluginError(f"{step.spec.id} is neither an attack nor a corruption")
     return crafted
 
 
-def _attacked(case: Case) -> Tensor:
-    """Rows to perturb: all, but a classification attack leaves what is wrong already."""
-    everyone = torch.arange(len(case.samples), device=case.samples.x.device)
-    if not isinstance(case.perturbation, Attack) or not isinstance(case.judged.task, Classification):
-        return everyone
-    output = predict(case.crafting, case.samples, case.seed)
-    return everyone[~tasks.is_wrong(output, case.samples.y, case.judged.task)]
+def _check_time(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise CellTimeout("time limit of the cell")
 
 
-def _craft_batch(case: Case, rows: Tensor, crafted: Crafted, deadline: float | None) -> None:
-    perturbation, spec = case.perturbation, case.spec
-    assert perturbation is not None
-    assert spec is not None
-    samples, pipeline = case.samples, case.crafting
-    x, y = samples.x[rows], samples.y[rows]
-    ids = samples.ids[rows.cpu().numpy()]
-    constraint = perturbation.constraint() if isinstance(perturbation, Attack) else None
-    guard = Untouched(pipeline.network)
-    original = x.clone()
-    rng = SampleRng(case.seed, spec.id, ids, x.device)
+def _corrupt(
+    case: Case, corruption: Corruption, spec: Spec, batch: Samples, rows: Tensor, crafted: Crafted
+) -> None:
+    original = batch.x.clone()
     with isolated_rng(seed_of(case.seed, spec.id)):
-        if isinstance(perturbation, Attack):
-            meter = _meter(case, x, y, deadline)
-            defense_rng = SampleRng(case.seed, "defense under attack", ids, x.device)
-            everyone = torch.arange(len(rows), device=x.device)
-            target = PipelineTarget(
-                pipeline,
-                take(samples.extras, rows),
-                defense_rng,
-                meter,
-                everyone,
-                case.knowledge != "blackbox",
-            )
-            try:
-                candidate = perturbation.perturb(x, y, target, rng)
-            except BudgetExhausted:
-                candidate = meter.best
-            if meter.budget and isinstance(candidate, Tensor) and candidate.shape == x.shape:
-                spent = meter.forward + meter.backward >= meter.budget
-                candidate = torch.where(_column(spent, x), meter.best, candidate.to(x))
-            crafted.forward[rows], crafted.backward[rows] = meter.forward, meter.backward
-        elif isinstance(perturbation, Corruption):
-            candidate = perturbation.corrupt(x, case.judged.space, rng)
+        candidate = corruption.corrupt(batch.x, case.judged.space, batch.rng(case.seed, spec.id))
+    _keep(case, spec, candidate, batch, original, rows, crafted)
+
+
+def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: float | None) -> Crafted:
+    samples = case.samples
+    output = predict(case.crafting, samples, case.seed)
+    draws = samples.rng(case.seed, f"goal of {spec.id}")
+    task = case.judged.task
+    aim = tasks.aims(attack.goal, output, samples.y, task, lambda high: draws.integers(high))
+    crafted = replace(crafted, aim=aim)
+    delta = None
+    if attack.tags.universal:
+        delta, spent = _learn(case, attack, spec, deadline)
+        crafted.forward[:], crafted.backward[:] = (-(-total // len(samples)) for total in spent)
+    for rows in torch.split(_attacked(case, attack, output, aim), case.limits.batch):
+        _check_time(deadline)
+        batch = samples.take(rows)
+        original, guard = batch.x.clone(), Untouched(case.crafting.network)
+        if delta is None:
+            target = _target(case, attack, batch, None if aim is None else aim[rows], deadline)
+            candidate = _perturbed(case, attack, spec, batch, target)
+            crafted.forward[rows], crafted.backward[rows] = target.meter.forward, target.meter.backward
         else:
-            raise PluginError(f"{spec.id} is neither an attack nor a corruption")
-    complaint = "changed its inputs in place" if not torch.equal(x, original) else guard.complaint()
+            candidate = batch.x + delta
+        complaint = guard.complaint()
+        if complaint:
+            raise PluginError(f"{spec.id} {complaint}")
+        _keep(case, spec, candidate, batch, original, rows, crafted, attack)
+    return crafted
+
+
+def _attacked(case: Case, attack: Attack, output: Tensor, aim: Tensor | None) -> Tensor:
+    """Rows to attack.
+
+    A classification attack leaves what is wrong already and what has the goal's class. A network other than the
+    judged one, and one perturbation for all inputs, say nothing of what is wrong already.
+    """
+    rows = torch.ones(len(output), dtype=torch.bool, device=output.device)
+    if isinstance(case.judged.task, Classification):
+        if case.knowledge != "transfer" and not attack.tags.universal:
+            rows = ~tasks.is_wrong(output, case.samples.y, case.judged.task)
+        if aim is not None:
+            rows = rows & (aim != case.samples.y)
+    return torch.nonzero(rows)[:, 0]
+
+
+def _target(
+    case: Case, attack: Attack, batch: Samples, aim: Tensor | None, deadline: float | None
+) -> PipelineTarget:
+    space = case.judged.space
+    return PipelineTarget(
+        case.crafting,
+        batch.extras,
+        batch.rng(case.seed, "defense under attack"),
+        _meter(case, attack, batch, deadline),
+        torch.arange(len(batch), device=batch.x.device),
+        case.knowledge != "blackbox",
+        aim,
+        None if attack.mask is None else attack.mask.like(batch.x, space),
+    )
+
+
+def _perturbed(case: Case, attack: Attack, spec: Spec, batch: Samples, target: PipelineTarget) -> Any:
+    """What the attack returns, or the best point that was seen where it overran its budget of passes."""
+    meter = target.meter
+    with isolated_rng(seed_of(case.seed, spec.id)):
+        try:
+            candidate = attack.perturb(batch.x, batch.y, target, batch.rng(case.seed, spec.id))
+        except BudgetExhausted:
+            return meter.best
+    if meter.budget and isinstance(candidate, Tensor) and candidate.shape == batch.x.shape:
+        spent = meter.forward + meter.backward >= meter.budget
+        return torch.where(_column(spent, batch.x), meter.best, candidate.to(batch.x))
+    return candidate
+
+
+def _learn(case: Case, attack: Attack, spec: Spec, deadline: float | None) -> tuple[Tensor, tuple[int, int]]:
+    """One perturbation for all inputs, learned on samples that are not evaluated, and the passes that it took."""
+    if case.learning is None or not len(case.learning):
+        raise PluginError(f"{spec.id} learns from a split 'calibration', 'valid' or 'train'; there is none")
+    learning = case.learning
+    output = predict(case.crafting, learning, case.seed)
+    right = torch.nonzero(~tasks.is_wrong(output, learning.y, case.crafting.task))[:, 0]
+    if not len(right):
+        raise PluginError(f"{spec.id} has nothing to learn from: no sample is predicted correctly")
+    batch = learning.take(right)
+    draws = batch.rng(case.seed, f"goal of {spec.id}")
+    aim = tasks.aims(
+        attack.goal, output[right], batch.y, case.crafting.task, lambda high: draws.integers(high)
+    )
+    target = _target(case, attack, batch, aim, deadline)
+    guard = Untouched(case.crafting.network)
+    with isolated_rng(seed_of(case.seed, spec.id)):
+        delta = attack.universal(batch.x, batch.y, target, batch.rng(case.seed, spec.id))
+    if not isinstance(delta, Tensor) or delta.shape != (1, *batch.x.shape[1:]):
+        raise PluginError(f"{spec.id}: universal() must return a tensor (1, c, ...), shaped like one input")
+    complaint = guard.complaint()
     if complaint:
         raise PluginError(f"{spec.id} {complaint}")
-    verified = verify(candidate, original, case.judged.space, constraint, spec.id)
-    crafted.x[rows], crafted.violation[rows] = verified.x, verified.violation
+    return delta.detach(), (int(target.meter.forward.sum()), int(target.meter.backward.sum()))
 
 
-def _meter(case: Case, x: Tensor, y: Tensor, deadline: float | None) -> Meter:
-    tags = case.perturbation.tags if case.perturbation else None
-    smallest = next(iter(tags.norms), "l2") if tags and tags.minimum_norm else None
-    return Meter(x, y, case.budget, smallest, deadline)
+def _keep(
+    case: Case, spec: Spec, candidate: Any, batch: Samples, original: Tensor, rows: Tensor,
+    crafted: Crafted, attack: Attack | None = None,
+) -> None:  # fmt: skip
+    """Verify what a plugin returned for the samples ``rows`` and keep it."""
+    if not torch.equal(batch.x, original):
+        raise PluginError(f"{spec.id} changed its inputs in place")
+    space = case.judged.space
+    ball = attack.constraint() if attack is not None else None
+    mask = attack.mask.like(original, space) if attack is not None and attack.mask is not None else None
+    verified = verify(candidate, original, space, ball, spec.id, mask)
+    crafted.x[rows] = verified.x
+    crafted.violation[rows] |= verified.violation
+
+
+def _meter(case: Case, attack: Attack, batch: Samples, deadline: float | None) -> Meter:
+    smallest = None
+    if attack.tags.minimum_norm:
+        smallest = getattr(attack, "norm", next(iter(attack.tags.norms), "l2"))
+    return Meter(batch.x, batch.y, case.budget, smallest, deadline)
 
 
 def predict(pipeline: Pipeline, samples: Samples, seed: int, x: Tensor | None = None) -> Tensor:
@@ -188,12 +287,25 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
         "forward_passes": crafted.forward,
         "backward_passes": crafted.backward,
         **{norm: ball_norm(delta, norm).float() for norm in ("linf", "l2", "l1", "l0")},
+        **_goal(crafted, perturbed, case),
         **_detection(case, crafted),
     }
     if tasks.looks_like_probabilities(clean, task):
         outcomes["probabilities"] = torch.ones(len(samples), dtype=torch.bool)
     return {
         name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in outcomes.items()
+    }
+
+
+def _goal(crafted: Crafted, perturbed: Tensor, case: Case) -> dict[str, Tensor]:
+    if crafted.aim is None:
+        return {}
+    y, task = case.samples.y, case.judged.task
+    classes = isinstance(task, Classification)
+    return {
+        "aim": crafted.aim,
+        "goal_reached": ~(tasks.goal_margin(perturbed, y, task, crafted.aim) >= 0),
+        "eligible": crafted.aim != y if classes else torch.ones(len(y), dtype=torch.bool, device=y.device),
     }
 
 

@@ -6,6 +6,7 @@ their file, weights that are trained by everything that goes into the training.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +16,7 @@ from advbench.evidence.protocol import DTYPE, PROTOCOL
 from advbench.runtime.contents import by_content
 from advbench.runtime.data import Card, Environment
 from advbench.suite.grid import Cell
+from advbench.suite.model import NONE, DefenseItem, Item, Surrogate
 
 
 def component(environment: Environment, spec: Spec) -> Component:
@@ -41,7 +43,6 @@ def network_identity(
     environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...]
 ) -> dict[str, Any]:
     """Everything that decides a network."""
-    assert cell.model.spec is not None
     return {
         "protocol": PROTOCOL,
         "torch": metadata.version("torch").split("+")[0],
@@ -53,12 +54,22 @@ def network_identity(
     }
 
 
+def surrogate_cell(cell: Cell, surrogate: Surrogate) -> Cell:
+    """The undefended cell whose network a transfer attack is crafted on."""
+    seed = cell.seed if surrogate.seed is None else surrogate.seed
+    return replace(
+        cell, model=Item(surrogate.label, surrogate.spec), defense=DefenseItem(NONE, ()), seed=seed
+    )
+
+
 def cell_id(environment: Environment, cell: Cell, card: Card | None, source: Card | None) -> str:
     """The cell's id. Data that could not be read have no fingerprint; their cells can only fail."""
-    network = None
+    network, surrogates = None, []
     if source is not None:
         network = network_identity(environment, cell, source, training_defenses(environment, cell))
-    attack = identity(environment, cell.perturbation.spec) if cell.perturbation.spec else None
+        others = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
+        surrogates = [network_identity(environment, one, source, ()) for one in others]
+    perturbation = [identity(environment, spec) for spec in cell.perturbation.specs]
     return digest(
         {
             "protocol": PROTOCOL,
@@ -67,9 +78,10 @@ def cell_id(environment: Environment, cell: Cell, card: Card | None, source: Car
             "fingerprint": card.fingerprint if card else None,
             "split": cell.dataset.split,
             "n": _count(cell, card),
-            "network": network if network else cell.model.spec.json() if cell.model.spec else None,
+            "network": network if network else cell.model.spec.json(),
             "defenses": [identity(environment, spec) for spec in cell.defense.specs],
-            "perturbation": attack,
+            "perturbation": perturbation,
+            "transfer_from": surrogates,
             "knowledge": cell.knowledge,
             "budget": cell.budget,
             "seed": cell.seed,

@@ -63,6 +63,22 @@ class Network(nn.Module):
         return features, output.float()
 
 
+class Ensemble(nn.Module):
+    """The mean of several networks' outputs, for attacks that shall fool them all."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Mean logits (b, K) or predictions (b, t)."""
+        return torch.stack([network(x, extras) for network in self.networks]).mean(0)
+
+    def features(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> tuple[None, Tensor]:
+        """No features, and the output."""
+        return None, self(x, extras)
+
+
 def freeze(network: nn.Module) -> nn.Module:
     """Eval mode, no gradients for parameters."""
     return network.eval().requires_grad_(False)

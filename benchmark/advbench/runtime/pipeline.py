@@ -12,7 +12,7 @@ from torch import Tensor
 from advbench.components.base import Defense
 from advbench.components.protocols import Rng
 from advbench.errors import PluginError
-from advbench.runtime.network import Network
+from advbench.runtime.network import Ensemble, Network
 from advbench.values import InputSpace, Task
 
 
@@ -43,7 +43,7 @@ class Pipeline:
     gradients then depend on nothing but the sample.
     """
 
-    network: Network
+    network: Network | Ensemble
     defenses: tuple[Defense, ...]
     space: InputSpace
     task: Task

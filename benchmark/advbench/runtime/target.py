@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -102,6 +102,8 @@ class PipelineTarget:
     meter: Meter
     rows: Tensor
     gradients: bool = True
+    aim: Tensor | None = None  # (b,) what `tasks.aims` gives; None: untargeted
+    mask: Tensor | None = None  # bool (1, c, ...): what may change
 
     @property
     def task(self) -> Task:
@@ -118,22 +120,21 @@ class PipelineTarget:
 
     def take(self, index: Tensor) -> PipelineTarget:
         """The same target for some samples."""
-        return PipelineTarget(
-            self.pipeline,
-            take(self.extras, index),
-            self.rng.take(index),
-            self.meter,
-            self.rows[index],
-            self.gradients,
+        return replace(
+            self,
+            extras=take(self.extras, index),
+            rng=self.rng.take(index),
+            rows=self.rows[index],
+            aim=None if self.aim is None else self.aim[index],
         )
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
-        """Distance from being wrong, (b,)."""
-        return tasks.margin(output, y, self.task)
+        """Distance from the goal, (b,)."""
+        return tasks.goal_margin(output, y, self.task, self.aim)
 
-    def is_wrong(self, output: Tensor, y: Tensor) -> Tensor:
-        """Whether predictions are wrong, (b,)."""
-        return tasks.is_wrong(output, y, self.task)
+    def is_adversarial(self, output: Tensor, y: Tensor) -> Tensor:
+        """Whether the goal is reached, by more than rounding, (b,)."""
+        return tasks.is_adversarial(output, y, self.task, self.aim)
 
     def output(self, x: Tensor) -> Tensor:
         """Outputs (b, k) of inputs (b, c, ...): one forward pass."""
@@ -148,7 +149,7 @@ class PipelineTarget:
         self._check(x)
         if not self.gradients:
             raise PluginError("the attack asked for a gradient, which the declared knowledge does not grant")
-        function, draws = tasks.attack_loss(loss, self.task), self.pipeline.draws
+        draws = self.pipeline.draws
         within = self.meter.charge(self.rows, draws, draws)
 
         def one(rows: Tensor) -> list[Tensor]:
@@ -158,8 +159,11 @@ class PipelineTarget:
                 outputs = [
                     self.pipeline.forward(point, extras, rng, differentiable=True) for _ in range(draws)
                 ]
+                function = tasks.attack_loss(loss, self.task, None if self.aim is None else self.aim[rows])
                 losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
                 (gradient,) = torch.autograd.grad(losses.sum(), point)
+            if self.mask is not None:
+                gradient = gradient * self.mask
             return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]
 
         evaluation = Evaluation(*self.pipeline.map(one, len(x)))
@@ -181,4 +185,4 @@ class PipelineTarget:
     def _observe(self, x: Tensor, within: Tensor, output: Tensor) -> None:
         if self.meter.budget:
             y = self.meter.y[self.rows]
-            self.meter.observe(self.rows, within, x, self.margin(output, y), self.is_wrong(output, y))
+            self.meter.observe(self.rows, within, x, self.margin(output, y), self.is_adversarial(output, y))

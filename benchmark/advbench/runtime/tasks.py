@@ -38,17 +38,106 @@ def is_wrong(output: Tensor, y: Tensor, task: Task) -> Tensor:
     return ~(value >= 0 if isinstance(task, Regression) else value > 0)
 
 
-def attack_loss(name: str | Callable[..., Any], task: Task) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss (b,) that an attack maximises; see `Target.evaluate`."""
+ROUNDING = 1e-5
+"""Share of the largest output within which a margin may change sign with the company in the batch."""
+
+
+def goal_margin(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Tensor:
+    """Distance from the attacker's goal, (b,); ``aim`` as `aims` gives it, None for untargeted attacks."""
+    if aim is None:
+        return margin(output, y, task)
+    if isinstance(task, Regression):
+        return task.tolerance - (aim[:, None] * scaled_error(output, y, task)).amax(1)
+    return -margin(output, aim, task)
+
+
+def is_adversarial(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Tensor:
+    """Whether the goal is reached by more than rounding, bool (b,). A NaN counts as reached: the judge decides."""
+    return ~(goal_margin(output, y, task, aim) >= -ROUNDING * output.abs().amax(1))
+
+
+def aims(
+    goal: str | int, output: Tensor, y: Tensor, task: Task, draw: Callable[[int], Tensor]
+) -> Tensor | None:
+    """What each sample is driven to: a class (b,) int64, the sign of the error (b,), or None if untargeted.
+
+    Parameters
+    ----------
+    goal
+        The attack's goal.
+    output
+        Clean outputs (b, k), for ``runner-up`` and ``least-likely``.
+    y
+        True classes (b,) or targets (b, t).
+    task
+        The task.
+    draw
+        ``draw(high)`` gives integers (b,) in ``[0, high)``.
+    """
+    if goal == "untargeted":
+        return None
+    if goal in ("up", "down"):
+        return torch.full((len(output),), 1 if goal == "up" else -1, device=output.device)
+    count = output.shape[1]
+    others = output.scatter(1, y[:, None], float("-inf"))
+    if goal == "runner-up":
+        return others.argmax(1)
+    if goal == "least-likely":
+        return output.scatter(1, y[:, None], float("inf")).argmin(1)
+    if goal == "next":
+        return (y + 1) % count
+    if goal == "random":
+        return (y + 1 + draw(count - 1)) % count
+    return torch.full_like(y, int(goal))
+
+
+def attack_loss(
+    name: str | Callable[..., Any], task: Task, aim: Tensor | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss (b,) that an attack maximises, as a function of (output, y); see `Target.evaluate`."""
     if callable(name):
         return name
-    if name not in ("margin", "ce"):
-        raise PluginError(f"unknown loss {name!r}: 'margin', 'ce' or a function of (output, y)")
+    if name not in ("margin", "ce", "dlr"):
+        raise PluginError(f"unknown loss {name!r}: 'margin', 'ce', 'dlr' or a function of (output, y)")
     if isinstance(task, Regression):
-        return lambda output, y: scaled_error(output, y, task).square().sum(1)
+        if aim is None:
+            return lambda output, y: scaled_error(output, y, task).square().sum(1)
+        return lambda output, y: -goal_margin(output, y, task, aim)
     if name == "margin":
-        return lambda output, y: -margin(output, y, task)
-    return lambda output, y: F.cross_entropy(output, y, reduction="none")
+        return lambda output, y: -goal_margin(output, y, task, aim)
+    untargeted = _log_odds if name == "ce" else _dlr
+    if aim is None:
+        return untargeted
+    if name == "ce":
+        return lambda output, y: -_log_odds(output, aim)
+    return lambda output, y: _dlr_targeted(output, y, aim)
+
+
+def _log_odds(output: Tensor, y: Tensor) -> Tensor:
+    """log((1 - p_y) / p_y): cross-entropy's gradient direction at any scale of the logits, (b,)."""
+    own = output.gather(1, y[:, None])[:, 0]
+    return output.scatter(1, y[:, None], float("-inf")).logsumexp(1) - own
+
+
+def _dlr(output: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, Croce and Hein 2020, eq. 6 (https://arxiv.org/abs/2003.01690), (b,)."""
+    own = output.gather(1, y[:, None])[:, 0]
+    other = output.scatter(1, y[:, None], float("-inf")).amax(1)
+    return (other - own) / _spread(output, [2])
+
+
+def _dlr_targeted(output: Tensor, y: Tensor, aim: Tensor) -> Tensor:
+    """The targeted ratio, eq. 7 of the same paper, (b,)."""
+    own, wanted = (output.gather(1, k[:, None])[:, 0] for k in (y, aim))
+    return (wanted - own) / _spread(output, [2, 3] if output.shape[1] > 3 else [2])
+
+
+def _spread(output: Tensor, ranks: list[int]) -> Tensor:
+    """Largest logit minus the mean of those of these ranks, (b,); 1 for two classes, which have no third."""
+    if output.shape[1] < 3:
+        return output.new_ones(len(output))
+    top = output.topk(max(ranks) + 1, dim=1).values
+    return (top[:, 0] - top[:, ranks].mean(1)).clamp_min(1e-12)
 
 
 def training_loss(

@@ -21,12 +21,18 @@ class Verified(NamedTuple):
 
 
 def verify(
-    candidate: object, clean: Tensor, space: InputSpace, constraint: Constraint | None, name: str
+    candidate: object,
+    clean: Tensor,
+    space: InputSpace,
+    constraint: Constraint | None,
+    name: str,
+    mask: Tensor | None = None,
 ) -> Verified:
-    """Clip to the bounds, project what exceeds the budget, and undo what is not finite.
+    """Clip to the bounds, project what exceeds the budget, and undo what is not finite or not allowed to change.
 
-    Clipping is a service (an attack may return ``x + eps * sign``); a value that is not finite and a budget
-    exceeded by more than 1e-6 beyond the rounding of the stored inputs are violations.
+    Clipping is a service (an attack may return ``x + eps * sign``); a value that is not finite, a change outside
+    ``mask`` (1, c, ...) and a budget exceeded by more than 1e-6 beyond the rounding of the stored inputs are
+    violations.
 
     Raises
     ------
@@ -46,6 +52,9 @@ def verify(
     x = torch.where(_column(broken, x), clean, x)
     lower, upper = space.bounds_like(x)
     x = clip(x, lower, upper)
+    if mask is not None:
+        forbidden = ~mask & (x != clean)
+        x, broken = torch.where(forbidden, clean, x), broken | forbidden.flatten(1).any(1)
     if constraint is None:
         return Verified(x, broken)
     eps = constraint.eps.like(x)

@@ -26,11 +26,12 @@ from advbench.components.registry import last_words
 from advbench.errors import AdvbenchError, CellTimeout, DataError
 from advbench.evidence.figures import figures
 from advbench.evidence.protocol import DTYPE
-from advbench.runtime.cell import Case, Crafted, Limits, Samples, craft, judge
+from advbench.runtime.cell import Case, Crafted, Limits, Samples, Step, craft, judge
 from advbench.runtime.data import Card, Environment, load
 from advbench.runtime.events import Emit
-from advbench.runtime.identify import component, training_defenses
+from advbench.runtime.identify import component, surrogate_cell, training_defenses
 from advbench.runtime.jobs import Execution, Job
+from advbench.runtime.network import Ensemble
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.prepare import Kitchen, Prepared
 from advbench.runtime.splits import sample_order
@@ -43,6 +44,9 @@ from advbench.values import Data
 
 CHUNK = {"cpu": 32, "cuda": 512}
 """Samples per forward pass. Fixed for each kind of device, so that a sample never depends on its companions."""
+
+LEARNED_FROM = 500
+"""Most samples that a universal perturbation is learned from."""
 
 
 def run_job(job: Job, emit: Emit, stop: Callable[[], bool] = lambda: False) -> None:
@@ -140,7 +144,7 @@ class Worker:
         crafted = self._crafted(cell, case)
         phase[0] = "judge"
         outcomes = judge(case, crafted)
-        row = figures(outcomes, case.judged.task, attack=isinstance(case.perturbation, Attack))
+        row = figures(outcomes, case.judged.task, attack=case.attack is not None)
         self._keep_inputs(cell_id, case, crafted)
         row |= {
             "weights": defended.weights_hash,
@@ -155,10 +159,9 @@ class Worker:
     def case(self, cell: Cell, defended: Prepared) -> Case:
         """Everything a cell needs, ready to run."""
         data, card = self.dataset(cell.dataset.spec, cell.source_spec)
-        spec = cell.perturbation.spec
-        perturbation = self._perturbation(spec)
+        steps = tuple(Step(self._perturbation(spec), spec) for spec in cell.perturbation.specs)
         defenses = [component(self.environment, one) for one in cell.defense.specs]
-        for part in [perturbation, *defenses]:
+        for part in [*(step.perturbation for step in steps), *defenses]:
             _refuse_unfit(part, data)
         purifiers = tuple(one for one in defenses if isinstance(one, Defense) and one.tags.purifies)
         detectors = [one for one in defenses if isinstance(one, Defense) and one.tags.detects]
@@ -168,18 +171,36 @@ class Worker:
         crafting = judged
         if cell.knowledge == "oblivious":
             crafting = self._pipeline(self.network(cell, ()), (), data)
+        elif cell.knowledge == "transfer":
+            crafting = self._surrogate(cell, data)
         calibration = self.evaluated(cell, "calibration", None) if detectors else None
+        learning = self._learning(cell, data) if steps and steps[-1].perturbation.tags.universal else None
         samples = self.evaluated(cell, cell.dataset.split, card.count(cell.dataset.split, cell.dataset.limit))
         limits = Limits(self.execution.batch, self.execution.cell_seconds)
         return Case(
-            samples, perturbation, spec, crafting, judged, detectors[0] if detectors else None, calibration,
+            samples, steps, crafting, judged, detectors[0] if detectors else None, calibration, learning,
             cell.knowledge, cell.seed, cell.budget, limits,
         )  # fmt: skip
 
-    def _perturbation(self, spec: Spec | None) -> Perturbation | None:
-        found = component(self.environment, spec) if spec is not None else None
-        assert found is None or isinstance(found, Perturbation)
+    def _perturbation(self, spec: Spec) -> Perturbation:
+        found = component(self.environment, spec)
+        assert isinstance(found, Perturbation)
         return found
+
+    def _surrogate(self, cell: Cell, data: Data) -> Pipeline:
+        """The undefended networks that a transfer attack is crafted on, as one."""
+        cells = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
+        prepared = [self.network(one, ()).network for one in cells]
+        network = prepared[0] if len(prepared) == 1 else Ensemble(prepared)
+        return Pipeline(network, (), data.space, data.task, self.chunk, self.device)
+
+    def _learning(self, cell: Cell, data: Data) -> Samples | None:
+        """Samples that a universal perturbation is learned from; never those that are evaluated."""
+        names = [name for name in ("calibration", "valid", "train") if name != cell.dataset.split]
+        split = next((name for name in names if name in data.splits and len(data.splits[name])), None)
+        return (
+            None if split is None else self.evaluated(cell, split, min(LEARNED_FROM, len(data.splits[split])))
+        )
 
     def _pipeline(self, prepared: Prepared, purifiers: tuple[Defense, ...], data: Data) -> Pipeline:
         return Pipeline(prepared.network, purifiers, data.space, data.task, self.chunk, self.device)
@@ -224,15 +245,16 @@ class Worker:
     def crafting_key(self, cell: Cell) -> str:
         """Equal for cells whose perturbed inputs are the same."""
         attacked: Any = None
-        perturbation = self._perturbation(cell.perturbation.spec)
-        if isinstance(perturbation, Attack):
-            attacked = [] if cell.knowledge == "oblivious" else [spec.json() for spec in cell.defense.specs]
-        spec = cell.perturbation.spec
+        last = cell.perturbation.spec
+        if last is not None and isinstance(self._perturbation(last), Attack):
+            undefended = cell.knowledge in ("oblivious", "transfer")
+            attacked = [] if undefended else [spec.json() for spec in cell.defense.specs]
         parts = [
             cell.dataset.label,
-            cell.model.label,
+            "" if cell.knowledge == "transfer" else cell.model.label,
             cell.seed,
-            spec.json() if spec else None,
+            [spec.json() for spec in cell.perturbation.specs],
+            [[one.spec.json(), one.seed] for one in cell.perturbation.transfer_from],
             cell.budget,
             attacked,
         ]
@@ -259,11 +281,9 @@ class Worker:
         write_atomic(path, partial(_save, arrays=arrays))
 
     def _versions(self, cell: Cell) -> str:
-        specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, cell.perturbation.spec]
+        specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, *cell.perturbation.specs]
         find = self.environment.plugins.find
-        named = {
-            spec.id.split("/")[0]: find(spec.kind, spec.id).distribution for spec in specs if spec is not None
-        }
+        named = {spec.id.split("/")[0]: find(spec.kind, spec.id).distribution for spec in specs}
         return json.dumps(named, sort_keys=True)
 
 

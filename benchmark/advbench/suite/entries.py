@@ -6,18 +6,19 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins
 from advbench.suite.document import KeyPath, path_text
 from advbench.suite.findings import Findings, shown
-from advbench.suite.model import JOIN, NONE, known_as
+from advbench.suite.model import JOIN, NONE, THEN, known_as
 from advbench.suite.parameters import Given, find_component, spec_of
 from advbench.suite.sweeps import LABEL_MARKS, combinations, same
 
 KEYS = ("use", "name", "params", "sweep")
+PERTURBATION_KEYS = (*KEYS, "then", "transfer_from")
 MAX_SWEEP = 1000
 _LABEL = re.compile(rf"(?!\+ )[{LABEL_MARKS}]+(?: (?!\+(?: |$))[{LABEL_MARKS}]+)*")
 
@@ -72,18 +73,33 @@ class EntryReader:
         if raw == NONE and self._kind in ("defense", "perturbation"):
             return [Candidate(path, NONE, (), ())]
         if isinstance(raw, list) and self._kind == "defense":
-            return self._composition(path, raw)
+            return self._composition(path, raw, JOIN)
+        if isinstance(raw, dict) and "then" in raw and self._kind == "perturbation":
+            return self._sequence(path, raw)
         return self._single(path, raw)
 
-    def _composition(self, path: KeyPath, raw: list[Any]) -> list[Candidate]:
-        parts = [self._single(place, part) for place, part in self._findings.items(path, raw, "defenses")]
+    def _sequence(self, path: KeyPath, raw: dict[str, Any]) -> list[Candidate]:
+        """Perturbations that follow each other: ``{then: [corruptions/jpeg, attacks/pgd], name: ...}``."""
+        self._findings.mapping(path, raw, ("then", "name", "transfer_from"))
+        found = self._composition((*path, "then"), raw["then"] if isinstance(raw["then"], list) else [], THEN)
+        if not isinstance(raw["then"], list) or not raw["then"]:
+            self._findings.add((*path, "then"), f"must be a list of perturbations, got {shown(raw['then'])}")
+        if "name" in raw:
+            name = self._base_label(path, raw, "")
+            found = [replace(one, label=name if len(found) == 1 else f"{name} {one.label}") for one in found]
+        return [replace(one, path=path) for one in found]
+
+    def _composition(self, path: KeyPath, raw: list[Any], joint: str) -> list[Candidate]:
+        parts = [
+            self._single(place, part) for place, part in self._findings.items(path, raw, f"{self._kind}s")
+        ]
         count = math.prod(len(part) for part in parts)
         if count > MAX_SWEEP:
             self._findings.add(path, f"has {count} combinations; at most {MAX_SWEEP} are allowed")
         if not raw or not 0 < count <= MAX_SWEEP:
             self._complete = False
             return []
-        return [_joined(path, combination) for combination in itertools.product(*parts)]
+        return [_joined(path, combination, joint) for combination in itertools.product(*parts)]
 
     def _single(self, path: KeyPath, raw: Any) -> list[Candidate]:
         entry = {"use": raw} if isinstance(raw, str) else raw
@@ -173,7 +189,7 @@ class EntryReader:
                 )
 
 
-def _joined(path: KeyPath, parts: Sequence[Candidate]) -> Candidate:
+def _joined(path: KeyPath, parts: Sequence[Candidate], joint: str) -> Candidate:
     specs = [spec for part in parts for spec in part.specs or ()]
-    label, ids = JOIN.join(part.label for part in parts), tuple(name for part in parts for name in part.ids)
+    label, ids = joint.join(part.label for part in parts), tuple(name for part in parts for name in part.ids)
     return Candidate(path, label, ids, tuple(specs) if len(specs) == len(parts) else None)

@@ -12,7 +12,7 @@ from advbench.components.base import Attack, Component, Defense, Perturbation
 from advbench.components.identity import Spec, instantiate
 from advbench.components.loader import Plugins
 from advbench.errors import Problem, SuiteError
-from advbench.suite.model import DatasetItem, DefenseItem, Item, Suite
+from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem, Suite, Surrogate
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
     source: DatasetItem
     model: Item
     defense: DefenseItem
-    perturbation: Item
+    perturbation: PerturbationItem
     knowledge: str
     seed: int
     budget: int | None = None
@@ -65,7 +65,7 @@ class Cell:
         if axis in ("knowledge", "seed"):
             return [self.labels[axis]]
         item = getattr(self, axis)
-        specs = item.specs if isinstance(item, DefenseItem) else [item.spec] if item.spec is not None else []
+        specs = item.specs if isinstance(item, (DefenseItem, PerturbationItem)) else [item.spec]
         return [item.label, *(spec.id for spec in specs), *(spec.id.split("/")[1] for spec in specs)]
 
 
@@ -102,16 +102,21 @@ def expand(suite: Suite, plugins: Plugins) -> Grid:
 
 def _specs(suite: Suite) -> Iterator[Spec]:
     yield from (item.spec for item in suite.datasets)
-    yield from (item.spec for item in (*suite.models, *suite.perturbations) if item.spec is not None)
+    yield from (item.spec for item in suite.models)
     for defense in suite.defenses:
         yield from defense.specs
+    for perturbation in suite.perturbations:
+        yield from perturbation.specs
+        yield from (surrogate.spec for surrogate in perturbation.transfer_from)
 
 
 def _knowledge(
-    suite: Suite, defense: DefenseItem, perturbation: Item, parts: Mapping[Spec, Component]
+    suite: Suite, defense: DefenseItem, perturbation: PerturbationItem, parts: Mapping[Spec, Component]
 ) -> list[str]:
     if perturbation.spec is None or not isinstance(parts[perturbation.spec], Attack):
         return ["none"]
+    if perturbation.transfer_from:
+        return ["transfer"]
     if defense.specs:
         return list(suite.knowledge)
     return ["adaptive" if knowledge == "oblivious" else knowledge for knowledge in suite.knowledge]
@@ -123,13 +128,14 @@ def _excluded(suite: Suite, cell: Cell) -> str:
 
 def _misfit(cell: Cell, parts: Mapping[Spec, Component]) -> str:
     """Reason by tags, or an empty string."""
-    specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, cell.perturbation.spec]
-    present = [(spec, parts[spec]) for spec in specs if spec is not None]
-    tasks = set(parts[cell.dataset.spec].tags.tasks) if cell.dataset.spec else set()
+    surrogates = [one.spec for one in cell.perturbation.transfer_from]
+    specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, *cell.perturbation.specs, *surrogates]
+    present = [(spec, parts[spec]) for spec in specs]
+    tasks = set(parts[cell.dataset.spec].tags.tasks)
     for spec, part in present:
         tasks &= set(part.tags.tasks)
         if not tasks:
-            return f"{spec.id} does not fit the task of {cell.dataset.spec.id if cell.dataset.spec else ''}"
+            return f"{spec.id} does not fit the task of {cell.dataset.spec.id}"
     trainers = [spec.id for spec, part in present if isinstance(part, Defense) and part.tags.trains]
     if len(trainers) > 1:
         return f"{' and '.join(trainers)} both replace the training"
@@ -146,36 +152,45 @@ def as_json(cell: Cell) -> dict[str, Any]:
         specs = value.specs if isinstance(value, DefenseItem) else (value.spec,)
         entry: dict[str, Any] = {
             "label": value.label,
-            "specs": [spec.json() if spec else None for spec in specs],
+            "specs": [spec.json() for spec in specs],
         }
         if isinstance(value, DatasetItem):
             entry |= {"limit": value.limit, "train_on": value.train_on, "split": value.split}
         return entry
 
-    axes = ("dataset", "source", "model", "defense", "perturbation")
+    axes = ("dataset", "source", "model", "defense")
     plain = {name: getattr(cell, name) for name in ("knowledge", "seed", "budget", "skip")}
-    return {axis: item(getattr(cell, axis)) for axis in axes} | plain
+    perturbation = {
+        "label": cell.perturbation.label,
+        "specs": [spec.json() for spec in cell.perturbation.specs],
+        "transfer_from": [[one.label, one.spec.json(), one.seed] for one in cell.perturbation.transfer_from],
+    }
+    return {axis: item(getattr(cell, axis)) for axis in axes} | {"perturbation": perturbation} | plain
 
 
 def from_json(value: Mapping[str, Any]) -> Cell:
     """Inverse of `as_json`."""
 
-    def specs(entry: Mapping[str, Any]) -> tuple[Spec | None, ...]:
-        return tuple(Spec.from_json(spec) if spec else None for spec in entry["specs"])
+    def specs(entry: Mapping[str, Any]) -> tuple[Spec, ...]:
+        return tuple(Spec.from_json(spec) for spec in entry["specs"])
 
     def dataset(entry: Mapping[str, Any]) -> DatasetItem:
-        spec = specs(entry)[0]
-        assert spec is not None
+        (spec,) = specs(entry)
         return DatasetItem(entry["label"], spec, entry["limit"], entry["train_on"], entry["split"])
+
+    def perturbation(entry: Mapping[str, Any]) -> PerturbationItem:
+        applied = specs(entry)
+        surrogates = tuple(
+            Surrogate(label, Spec.from_json(spec), seed) for label, spec, seed in entry["transfer_from"]
+        )
+        return PerturbationItem(entry["label"], applied[-1] if applied else None, applied[:-1], surrogates)
 
     return Cell(
         dataset=dataset(value["dataset"]),
         source=dataset(value["source"]),
         model=Item(value["model"]["label"], specs(value["model"])[0]),
-        defense=DefenseItem(
-            value["defense"]["label"], tuple(spec for spec in specs(value["defense"]) if spec)
-        ),
-        perturbation=Item(value["perturbation"]["label"], specs(value["perturbation"])[0]),
+        defense=DefenseItem(value["defense"]["label"], specs(value["defense"])),
+        perturbation=perturbation(value["perturbation"]),
         knowledge=value["knowledge"],
         seed=value["seed"],
         budget=value["budget"],

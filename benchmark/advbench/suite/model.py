@@ -15,14 +15,40 @@ AXES = {"datasets": "dataset", "models": "model", "defenses": "defense", "pertur
 NONE = "none"
 JOIN = " + "
 """Between the labels of a composition of defenses; no label holds it by itself."""
+THEN = " then "
+"""Between the labels of perturbations that follow each other."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A model or a perturbation; ``spec`` is None for the perturbation "none"."""
+    """A model."""
+
+    label: str
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A network that a transfer attack is crafted on: a model trained on the same data, by another seed if given."""
+
+    label: str
+    spec: Spec
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class PerturbationItem:
+    """A perturbation, after corruptions if it is a composition; ``spec`` is None for "none"."""
 
     label: str
     spec: Spec | None
+    before: tuple[Spec, ...] = ()
+    transfer_from: tuple[Surrogate, ...] = ()
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """All that is applied, in this order."""
+        return self.before if self.spec is None else (*self.before, self.spec)
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,7 @@ class Suite:
     datasets: tuple[DatasetItem, ...]
     models: tuple[Item, ...]
     defenses: tuple[DefenseItem, ...]
-    perturbations: tuple[Item, ...]
+    perturbations: tuple[PerturbationItem, ...]
     knowledge: tuple[str, ...]
     exclude: tuple[Exclusion, ...]
     metrics: tuple[Spec, ...]
@@ -78,9 +104,9 @@ class Suite:
             "description": self.description,
             "seeds": list(self.seeds),
             "datasets": [_dataset(item) for item in self.datasets],
-            "models": [_item(item) for item in self.models],
+            "models": [_named(item.label, item.spec) for item in self.models],
             "defenses": [_defense(item) for item in self.defenses],
-            "perturbations": [_item(item) for item in self.perturbations],
+            "perturbations": [_perturbation(item) for item in self.perturbations],
             "knowledge": list(self.knowledge),
             "exclude": [{**exclusion.patterns, "reason": exclusion.reason} for exclusion in self.exclude],
             "metrics": [_use(spec) for spec in self.metrics],
@@ -107,8 +133,20 @@ def _named(label: str, spec: Spec) -> dict[str, Any]:
     return {"use": spec.id, "name": label, "params": spec.parameters}
 
 
-def _item(item: Item) -> dict[str, Any] | str:
-    return NONE if item.spec is None else _named(item.label, item.spec)
+def _perturbation(item: PerturbationItem) -> dict[str, Any] | str:
+    if item.spec is None:
+        return NONE
+    entry = _named(item.label, item.spec)
+    if item.before:
+        entry = {"then": [_use(spec) for spec in item.specs], "name": item.label}
+    if item.transfer_from:
+        entry["transfer_from"] = [_surrogate(one) for one in item.transfer_from]
+    return entry
+
+
+def _surrogate(one: Surrogate) -> dict[str, Any]:
+    entry = _named(one.label, one.spec)
+    return entry if one.seed is None else {**entry, "seed": one.seed}
 
 
 def _defense(item: DefenseItem) -> list[dict[str, Any]] | dict[str, Any] | str:

@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from advbench.components.base import Corruption
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins
 from advbench.errors import SuiteError
 from advbench.suite.cross import check_exclusions, check_train_on
-from advbench.suite.entries import KEYS, Axis, EntryReader
+from advbench.suite.entries import KEYS, PERTURBATION_KEYS, Axis, EntryReader
 from advbench.suite.findings import Findings, near, shown
-from advbench.suite.model import AXES, NONE, DatasetItem, DefenseItem, Item, Suite
+from advbench.suite.model import (
+    AXES,
+    NONE,
+    DatasetItem,
+    DefenseItem,
+    Item,
+    PerturbationItem,
+    Suite,
+    Surrogate,
+)
 from advbench.suite.overrides import with_overrides
 from advbench.suite.yaml_marks import read_document
 
@@ -93,11 +103,11 @@ class _SuiteReader:
             file=str(path),
             seeds=seeds,
             datasets=datasets,
-            models=_items(axes["models"]),
+            models=tuple(Item(c.label, c.specs[0]) for c in axes["models"].candidates if c.specs),
             defenses=tuple(
                 DefenseItem(c.label, c.specs) for c in axes["defenses"].candidates if c.specs is not None
             ),
-            perturbations=_items(axes["perturbations"]),
+            perturbations=self._perturbations(axes["perturbations"]),
             knowledge=knowledge,
             exclude=check_exclusions(self._findings, self._raw.get("exclude", []), axes, knowledge, seeds),
             metrics=self._specs("metrics", "metric"),
@@ -145,7 +155,7 @@ class _SuiteReader:
         entries = self._findings.items(
             (key,), self._raw.get(key, _DEFAULTS.get(key)), f"{key}, e.g. [{kind}-id]"
         )
-        keys = _DATASET_KEYS if kind == "dataset" else KEYS
+        keys = {"dataset": _DATASET_KEYS, "perturbation": PERTURBATION_KEYS}.get(kind, KEYS)
         axis = EntryReader(self._findings, self._plugins, kind, keys).axis(entries)
         return Axis(axis.candidates, axis.complete and bool(entries))
 
@@ -168,6 +178,36 @@ class _SuiteReader:
                     )
                 )
         return tuple(items)
+
+    def _perturbations(self, axis: Axis) -> tuple[PerturbationItem, ...]:
+        items = []
+        for candidate in axis.candidates:
+            entry = self._findings.document.at(candidate.path)
+            surrogates: tuple[Surrogate, ...] = ()
+            if isinstance(entry, dict) and "transfer_from" in entry:
+                surrogates = self._surrogates((*candidate.path, "transfer_from"), entry["transfer_from"])
+            for spec in (candidate.specs or ())[:-1]:
+                if not issubclass(self._plugins.find("perturbation", spec.id).load(), Corruption):
+                    self._findings.add(candidate.path, f"the attack {spec.id} must come last")
+            if candidate.specs is not None:
+                last = candidate.specs[-1] if candidate.specs else None
+                items.append(PerturbationItem(candidate.label, last, candidate.specs[:-1], surrogates))
+        return tuple(items)
+
+    def _surrogates(self, path: tuple[str | int, ...], raw: Any) -> tuple[Surrogate, ...]:
+        """Networks to craft on: ids or entries of models, each with a `seed` if it shall differ."""
+        reader = EntryReader(self._findings, self._plugins, "model", ("use", "name", "params", "seed"))
+        surrogates = []
+        for candidate in reader.candidates(self._findings.items(path, raw, "models")):
+            entry = self._findings.document.at(candidate.path)
+            given = entry.get("seed") if isinstance(entry, dict) else None
+            seed = (
+                None
+                if given is None
+                else self._findings.integer((*candidate.path, "seed"), given, at_least=0)
+            )
+            surrogates += [Surrogate(candidate.label, spec, seed) for spec in candidate.specs or ()]
+        return tuple(surrogates)
 
     def _optional_integer(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> int | None:
         value = entry.get(str(path[-1]))
@@ -199,17 +239,10 @@ class _SuiteReader:
         return tuple(specs)
 
 
-def _items(axis: Axis) -> tuple[Item, ...]:
-    valid = [candidate for candidate in axis.candidates if candidate.specs is not None]
-    return tuple(
-        Item(candidate.label, candidate.specs[0] if candidate.specs else None) for candidate in valid
-    )
-
-
 def _not_knowledge(value: Any) -> str:
     if value == "none":
         return "'none' is not listed: natural rows are added by themselves"
     if value == "transfer":
-        return "'transfer' is not available yet"
+        return "'transfer' is not listed: give a perturbation the key `transfer_from: [MODEL]`"
     hint = near(value, KNOWLEDGE) if isinstance(value, str) else f" (known: {', '.join(KNOWLEDGE)})"
     return f"unknown knowledge {shown(value)}{hint}"

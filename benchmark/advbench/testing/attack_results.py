@@ -135,7 +135,7 @@ def _linear_stage(attack: Attack) -> Stage:
 
 def _broken(stage: Stage, x: Tensor) -> int:
     target = stage.target()
-    return int(target.is_wrong(target.output(x), stage.samples.y).sum())
+    return int(target.is_adversarial(target.output(x), stage.samples.y).sum())
 
 
 def _noise(stage: Stage, constraint: Constraint) -> Tensor:

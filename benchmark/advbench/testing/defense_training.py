@@ -13,7 +13,7 @@ from advbench.runtime.prepare import Kitchen, Prepared
 from advbench.runtime.training import batch_to
 from advbench.store.artifacts import Store
 from advbench.suite.grid import Cell
-from advbench.suite.model import DatasetItem, DefenseItem, Item
+from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem
 from advbench.testing.check import Skip, Subject, require
 from advbench.testing.spaces import classes, space_of
 from advbench.testing.stage import CPU, global_state, with_toys
@@ -57,7 +57,7 @@ def _train(subject: Subject, store: str) -> tuple[Prepared, float]:
 def _cell(data: Spec, model: Spec, defense: Spec) -> Cell:
     dataset = DatasetItem("blobs", data, None, None, "test")
     item = DefenseItem("defense", (defense,))
-    return Cell(dataset, dataset, Item("small", model), item, Item("none", None), "none", 0)
+    return Cell(dataset, dataset, Item("small", model), item, PerturbationItem("none", None), "none", 0)
 
 
 def _accuracy(network: Network, data: Data, split: Split) -> float:

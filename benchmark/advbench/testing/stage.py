@@ -17,7 +17,7 @@ from advbench.components.base import Attack, Component, Perturbation
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins, Source
 from advbench.runtime import tasks
-from advbench.runtime.cell import Case, Crafted, Limits, Samples, craft
+from advbench.runtime.cell import Case, Crafted, Limits, Samples, Step, craft
 from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import SampleRng, isolated_rng
@@ -73,8 +73,12 @@ def a_stage(
     extras: Mapping[str, Tensor] | None = None,
     module: nn.Module | None = None,
     x: Tensor | None = None,
+    y: Tensor | None = None,
 ) -> Stage:
-    """A stage with seeded random inputs ``x`` (count, c, ...) and a small network."""
+    """A stage with seeded random inputs ``x`` (count, c, ...) and a small network.
+
+    ``y`` are the targets; the network's own predictions unless given.
+    """
     lower, upper = np.reshape(space.lower, (-1,) + (1,) * len(space.shape[1:])), np.asarray(space.upper)
     width = upper.reshape(lower.shape) - lower
     draws = np.random.default_rng(7).random((count, *space.shape)) * 0.8 + 0.1
@@ -92,6 +96,8 @@ def a_stage(
     given = dict(extras or {})
     empty = torch.zeros(len(inputs), dtype=torch.int64)
     stage = Stage(frozen, space, task, Samples(inputs, empty, given, ids))
+    if y is not None:
+        return replace(stage, samples=Samples(inputs, y, given, ids))
     predicted = tasks.prediction(stage.output(), task)
     # A regressor without any error has no gradient to follow.
     y = predicted if isinstance(task, Classification) else predicted[:, 0] + task.tolerance / 5
@@ -110,9 +116,10 @@ def craft_with(
     """Perturb and verify as the harness does."""
     spec = Spec(perturbation.kind, name, "{}", perturbation.version)
     pipeline = stage.pipeline
-    case = Case(
-        stage.samples, perturbation, spec, pipeline, pipeline, None, None, knowledge, 0, budget, Limits(batch)
-    )
+    steps = (Step(perturbation, spec),)
+    samples = stage.samples
+    limits = Limits(batch)
+    case = Case(samples, steps, pipeline, pipeline, None, None, samples, knowledge, 0, budget, limits)
     return craft(case)
 
 
