@@ -14,7 +14,7 @@ from advbench.components.identity import Spec, specify
 from advbench.components.loader import Plugins, Source
 from advbench.errors import SuiteError
 from advbench.suite.grid import Cell, Grid, as_json, expand, from_json
-from advbench.suite.model import DatasetItem, DefenseItem, Exclusion, Item, Suite
+from advbench.suite.model import DatasetItem, DefenseItem, Exclusion, Item, PerturbationItem, Suite
 
 
 class Sky(Dataset):
@@ -103,8 +103,9 @@ def dataset(name: str, label: str = "", train_on: str | None = None, **params: A
     return DatasetItem(label or name, spec("dataset", name, **params), 100, train_on, "test")
 
 
-def item(kind: str, name: str, label: str = "", **params: Any) -> Item:
-    return Item(label or name, spec(kind, name, **params) if name != "none" else None)
+def item(kind: str, name: str, label: str = "", **params: Any) -> Any:
+    made = Item if kind == "model" else PerturbationItem
+    return made(label or name, spec(kind, name, **params) if name != "none" else None)
 
 
 def defense(*names: str) -> DefenseItem:

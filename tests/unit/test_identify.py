@@ -27,7 +27,7 @@ from advbench.runtime.data import Card, Environment
 from advbench.runtime.identify import cell_id, network_identity, training_defenses
 from advbench.store.artifacts import Store
 from advbench.suite.grid import Cell
-from advbench.suite.model import DatasetItem, DefenseItem, Item
+from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem
 
 pytestmark = pytest.mark.torch  # its version is part of every network's name
 
@@ -110,7 +110,7 @@ def make(environment: Environment, **model: Any) -> Cell:
         source=DatasetItem("deep", deep, None, None, "test"),
         model=Item("net", spec(environment, "model", "net", **given)),
         defense=DefenseItem("both", defenses),
-        perturbation=Item("step", spec(environment, "perturbation", "step")),
+        perturbation=PerturbationItem("step", spec(environment, "perturbation", "step")),
         knowledge="adaptive",
         seed=0,
         budget=None,
@@ -141,7 +141,7 @@ MATTERS: dict[str, Callable[[Cell], Cell]] = {
     "source of the attack": lambda c: replace(c, perturbation=changed(c.perturbation, source="changed")),
     "source of the model": lambda c: replace(c, model=changed(c.model, source="changed")),
     "source of the defense": lambda c: replace(c, defense=changed(c.defense, source="changed")),
-    "no attack": lambda c: replace(c, perturbation=Item("none", None)),
+    "no attack": lambda c: replace(c, perturbation=PerturbationItem("none", None)),
     "order of the defenses": lambda c: replace(c, defense=DefenseItem("both", c.defense.specs[::-1])),
     "one defense less": lambda c: replace(c, defense=DefenseItem("both", c.defense.specs[1:])),
     "n": lambda c: replace(c, dataset=replace(c.dataset, limit=29)),

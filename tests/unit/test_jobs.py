@@ -9,7 +9,7 @@ import pytest
 from advbench.components.identity import Spec
 from advbench.runtime.jobs import Execution, Job
 from advbench.suite.grid import Cell
-from advbench.suite.model import DatasetItem, DefenseItem, Item
+from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem, Surrogate
 
 SKY = DatasetItem("sky", Spec("dataset", "mine/sky", '{"depth":"y10"}', 2, "ab12"), 100, None, "test")
 FAINT = DatasetItem(
@@ -19,7 +19,7 @@ NET = Item("net", Spec("model", "mine/net", "{}", 1))
 ROUND = Spec("defense", "mine/round", '{"step":0.5}', 1)
 
 
-def cell(perturbation: Item, **changes: object) -> Cell:
+def cell(perturbation: PerturbationItem, **changes: object) -> Cell:
     parts = {"dataset": FAINT, "source": SKY, "model": NET, "defense": DefenseItem("a + b", (ROUND, ROUND))}
     options = {
         "perturbation": perturbation,
@@ -32,9 +32,17 @@ def cell(perturbation: Item, **changes: object) -> Cell:
 
 
 CELLS = {
-    "zz": cell(Item("none", None), budget=None, skip="", defense=DefenseItem("none", ())),
-    "aa": cell(Item("step(1/2)", Spec("perturbation", "mine/step", '{"eps":[0.5,1.0]}', 7))),
-    "mm": cell(Item("é", Spec("perturbation", "mine/step", "{}", 7)), dataset=SKY),
+    "zz": cell(PerturbationItem("none", None), budget=None, skip="", defense=DefenseItem("none", ())),
+    "aa": cell(PerturbationItem("step(1/2)", Spec("perturbation", "mine/step", '{"eps":[0.5,1.0]}', 7))),
+    "tt": cell(
+        PerturbationItem(
+            "after noise",
+            Spec("perturbation", "mine/step", "{}", 7),
+            (Spec("perturbation", "mine/noise", "{}", 1),),
+            (Surrogate("other", NET.spec), Surrogate("net", NET.spec, 4)),
+        )
+    ),
+    "mm": cell(PerturbationItem("é", Spec("perturbation", "mine/step", "{}", 7)), dataset=SKY),
 }
 FULL = Execution(
     store="store", run_dir="out", data_dirs=("a", "b"), plugins_dirs=("p",), download=True, device="cuda:1",
@@ -48,7 +56,7 @@ def test_a_job_survives_its_file(tmp_path: Path, execution: Execution) -> None:
     path = job.write(tmp_path / "jobs" / "one.json")
     back = Job.read(path)
     assert back == job
-    assert list(back.cells) == ["zz", "aa", "mm"]
+    assert list(back.cells) == ["zz", "aa", "tt", "mm"]
     assert back.cells["aa"].source_spec == SKY.spec
 
 
@@ -65,9 +73,9 @@ def test_a_job_file_is_plain_json(tmp_path: Path) -> None:
 def test_finished_cells_can_be_taken_out() -> None:
     job = Job("j", CELLS, FULL)
     rest = job.without({"aa", "not there"})
-    assert list(rest.cells) == ["zz", "mm"]
+    assert list(rest.cells) == ["zz", "tt", "mm"]
     assert (rest.name, rest.execution) == (job.name, job.execution)
-    assert list(job.cells) == ["zz", "aa", "mm"]
+    assert list(job.cells) == ["zz", "aa", "tt", "mm"]
 
 
 def test_a_file_of_another_version_is_an_error(tmp_path: Path) -> None:

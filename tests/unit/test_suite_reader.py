@@ -322,7 +322,7 @@ MISTAKES = {
     "knowledge": (
         SMALL + "knowledge: [transfer, none, adaptiv, 3, adaptive, adaptive]\n",
         [
-            "4:13: knowledge[0]: 'transfer' is not available yet",
+            "4:13: knowledge[0]: 'transfer' is not listed: give a perturbation the key",
             "4:23: knowledge[1]: 'none' is not listed: natural rows are added by themselves",
             "4:29: knowledge[2]: unknown knowledge 'adaptiv' (did you mean 'adaptive'?)",
             "4:38: knowledge[3]: unknown knowledge 3 (known: blackbox, oblivious, adaptive)",

@@ -92,7 +92,7 @@ class Target(Protocol):
         Attacks maximise the loss. ``"margin"``: minus `margin` (squared error for an untargeted attack on a
         regressor); ``"ce"``: cross-entropy in its log-odds form, ``logsumexp`` of the other logits minus that of
         ``y``, which has the gradient direction of cross-entropy and does not saturate; ``"dlr"``: margin over the
-        spread of the largest logits (Croce and Hein 2020; the margin where there are only two classes); or a
+        spread of the largest logits (Croce and Hein 2020; the margin where there are too few classes for it); or a
         function of (output, y) that returns (b,). Named losses speak of the goal. The gradient is zero outside
         `mask`.
         """

@@ -129,12 +129,12 @@ def _dlr(output: Tensor, y: Tensor) -> Tensor:
 def _dlr_targeted(output: Tensor, y: Tensor, aim: Tensor) -> Tensor:
     """The targeted ratio, eq. 7 of the same paper, (b,)."""
     own, wanted = (output.gather(1, k[:, None])[:, 0] for k in (y, aim))
-    return (wanted - own) / _spread(output, [2, 3] if output.shape[1] > 3 else [2])
+    return (wanted - own) / _spread(output, [2, 3])
 
 
 def _spread(output: Tensor, ranks: list[int]) -> Tensor:
-    """Largest logit minus the mean of those of these ranks, (b,); 1 for two classes, which have no third."""
-    if output.shape[1] < 3:
+    """Largest logit minus the mean of those of these ranks, (b,); 1 where there are too few classes."""
+    if output.shape[1] <= max(ranks):
         return output.new_ones(len(output))
     top = output.topk(max(ranks) + 1, dim=1).values
     return (top[:, 0] - top[:, ranks].mean(1)).clamp_min(1e-12)

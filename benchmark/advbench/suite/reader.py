@@ -182,7 +182,7 @@ class _SuiteReader:
     def _perturbations(self, axis: Axis) -> tuple[PerturbationItem, ...]:
         items = []
         for candidate in axis.candidates:
-            entry = self._findings.document.at(candidate.path)
+            entry = self._findings.document.at(candidate.path) if "perturbations" in self._raw else None
             surrogates: tuple[Surrogate, ...] = ()
             if isinstance(entry, dict) and "transfer_from" in entry:
                 surrogates = self._surrogates((*candidate.path, "transfer_from"), entry["transfer_from"])
