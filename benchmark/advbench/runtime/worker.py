@@ -31,9 +31,10 @@ from advbench.runtime.data import Card, Environment, load
 from advbench.runtime.events import Emit
 from advbench.runtime.identify import component, surrogate_cell, training_defenses
 from advbench.runtime.jobs import Execution, Job
-from advbench.runtime.network import Ensemble
+from advbench.runtime.network import Ensemble, Network
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.prepare import Kitchen, Prepared
+from advbench.runtime.quick import quick
 from advbench.runtime.splits import sample_order
 from advbench.runtime.training import batch_to
 from advbench.store.artifacts import Store
@@ -83,6 +84,7 @@ class Worker:
     chunk: int = field(init=False)
     data: dict[tuple[Spec, Spec | None], tuple[Data, Card]] = field(default_factory=dict)
     networks: dict[tuple[Any, ...], Prepared | BaseException] = field(default_factory=dict)
+    copies: dict[int, Network] = field(default_factory=dict)
     samples: dict[tuple[Any, ...], Samples] = field(default_factory=dict)
     crafted: dict[str, Crafted] = field(default_factory=dict)
 
@@ -167,12 +169,14 @@ class Worker:
         detectors = [one for one in defenses if isinstance(one, Defense) and one.tags.detects]
         if len(detectors) > 1:
             raise AdvbenchError("more than one detector in one defense; there is one threshold")
-        judged = self._pipeline(defended, purifiers, data)
+        judged = self._pipeline(defended.network, purifiers, data)
         crafting = judged
-        if cell.knowledge == "oblivious":
-            crafting = self._pipeline(self.network(cell, ()), (), data)
-        elif cell.knowledge == "transfer":
+        if cell.knowledge == "transfer":
             crafting = self._surrogate(cell, data)
+        elif isinstance(steps[-1].perturbation if steps else None, Attack):
+            oblivious = cell.knowledge == "oblivious"
+            attacked = self.network(cell, ()) if oblivious else defended
+            crafting = self._pipeline(self._quick(attacked, data), () if oblivious else purifiers, data)
         calibration = self.evaluated(cell, "calibration", None) if detectors else None
         learning = self._learning(cell, data) if steps and steps[-1].perturbation.tags.universal else None
         samples = self.evaluated(cell, cell.dataset.split, card.count(cell.dataset.split, cell.dataset.limit))
@@ -190,9 +194,15 @@ class Worker:
     def _surrogate(self, cell: Cell, data: Data) -> Pipeline:
         """The undefended networks that a transfer attack is crafted on, as one."""
         cells = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
-        prepared = [self.network(one, ()).network for one in cells]
-        network = prepared[0] if len(prepared) == 1 else Ensemble(prepared)
-        return Pipeline(network, (), data.space, data.task, self.chunk, self.device)
+        networks = [self._quick(self.network(one, ()), data) for one in cells]
+        return self._pipeline(networks[0] if len(networks) == 1 else Ensemble(networks), (), data)
+
+    def _quick(self, prepared: Prepared, data: Data) -> Network:
+        """A faster copy for the passes of attacks, made once."""
+        key = id(prepared.network)  # the worker keeps every network, so an id is never used again
+        if key not in self.copies:
+            self.copies[key] = quick(prepared.network, data.space.shape)
+        return self.copies[key]
 
     def _learning(self, cell: Cell, data: Data) -> Samples | None:
         """Samples that a universal perturbation is learned from; never those that are evaluated."""
@@ -202,8 +212,8 @@ class Worker:
             None if split is None else self.evaluated(cell, split, min(LEARNED_FROM, len(data.splits[split])))
         )
 
-    def _pipeline(self, prepared: Prepared, purifiers: tuple[Defense, ...], data: Data) -> Pipeline:
-        return Pipeline(prepared.network, purifiers, data.space, data.task, self.chunk, self.device)
+    def _pipeline(self, network: Network | Ensemble, purifiers: tuple[Defense, ...], data: Data) -> Pipeline:
+        return Pipeline(network, purifiers, data.space, data.task, self.chunk, self.device)
 
     def dataset(self, spec: Spec, source: Spec | None) -> tuple[Data, Card]:
         """A data set, loaded once."""

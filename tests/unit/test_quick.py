@@ -1,0 +1,81 @@
+"""The faster copy of a network computes what the network computes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench.api import Classification, InputSpace
+from advbench.components.loader import Plugins
+from advbench.runtime.network import Network, freeze
+from advbench.runtime.quick import quick
+
+NETWORKS = {"astro/convnet": (3, 32, 32), "astro/resnet18": (3, 64, 64), "vision/lenet5": (1, 28, 28)}
+
+
+def lively(module: nn.Module, shape: tuple[int, ...]) -> Network:
+    """A frozen network whose batch normalisation does something."""
+    space = InputSpace(shape, (-4.0,) * shape[0], (50.0,) * shape[0], tuple("abcde"[: shape[0]]))
+    network = Network(module, space, Classification(("x", "y", "z")), "net")
+    network.normalise_by([20.0] * shape[0], [7.0] * shape[0])
+    generator = torch.Generator().manual_seed(3)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.3, 0.3, generator=generator)
+            part.running_var.uniform_(0.5, 2.0, generator=generator)
+    frozen = freeze(network)
+    assert isinstance(frozen, Network)
+    return frozen
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_and_gradients_are_those_of_the_network(name: str) -> None:
+    shape = NETWORKS[name]
+    space = InputSpace(shape, (0.0,) * shape[0], (1.0,) * shape[0], tuple("abc"[: shape[0]]))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Plugins.discover().find("model", name).load()().build(space, Classification(("x", "y", "z")))
+    network = lively(module, shape)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    copy = quick(network, shape)
+    assert copy is not network
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in copy.modules())
+    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(1)) * 54 - 4
+    slopes = []
+    for one in (network, copy):
+        point = x.clone().requires_grad_(True)
+        output = one(point)
+        slopes.append((output.detach(), *torch.autograd.grad(output[:, 0].sum(), point)))
+    (output, gradient), (again, slope) = slopes
+    assert (output - again).abs().amax() <= 1e-5 * output.abs().amax()
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), slope.flatten(), dim=0) > 1 - 1e-6
+    assert not any(part.requires_grad for part in copy.parameters())
+    assert not any(part.training for part in copy.modules())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+class Branching(nn.Module):
+    """Cannot be traced: it looks at its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.conv(x))
+        if hidden.mean() > 0:
+            hidden = hidden * 2
+        return self.head(hidden.mean((2, 3)))
+
+
+def test_what_cannot_be_traced_runs_as_it_is() -> None:
+    network = lively(Branching(), (2, 8, 8))
+    copy = quick(network, (2, 8, 8))
+    assert any(isinstance(part, nn.BatchNorm2d) for part in copy.modules())
+    x = torch.rand(4, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 50
+    assert torch.allclose(network(x), copy(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_without_convolutions_is_used_itself() -> None:
+    network = lively(nn.Sequential(nn.Flatten(), nn.Linear(32, 3)), (2, 4, 4))
+    assert quick(network, (2, 4, 4)) is network
