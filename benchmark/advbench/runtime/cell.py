@@ -227,7 +227,8 @@ def _learn(case: Case, attack: Attack, spec: Spec, deadline: float | None) -> tu
     aim = tasks.aims(
         attack.goal, output[right], batch.y, case.crafting.task, lambda high: draws.integers(high)
     )
-    target = _target(case, attack, batch, aim, deadline)
+    # A budget of passes is one for each evaluated sample; learning is counted, not limited.
+    target = _target(replace(case, budget=None), attack, batch, aim, deadline)
     guard = Untouched(case.crafting.network)
     with isolated_rng(seed_of(case.seed, spec.id)):
         delta = attack.universal(batch.x, batch.y, target, batch.rng(case.seed, spec.id))

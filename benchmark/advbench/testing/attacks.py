@@ -25,14 +25,13 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
         inputs_are_left_alone,
         network_is_left_alone,
         global_rng_is_left_alone,
-        batch_independence,
         results.keeps_its_budget,
         gradients_only_if_declared,
-        stops_when_told,
         extra_inputs,
         results.constant_network,
-        results.stronger_than_noise,
     ]
+    if not cls.tags.universal:  # what is learned from many inputs depends on them, and has no budget for each
+        chosen += [batch_independence, stops_when_told, results.stronger_than_noise]
     if "classification" in cls.tags.tasks:
         chosen.append(results.any_number_of_classes)
     if "regression" in cls.tags.tasks:
@@ -46,7 +45,13 @@ def _stage(attack: Attack, count: int = 12) -> Stage:
 
 
 def _perturb(attack: Attack, stage: Stage) -> Tensor:
-    return attack.perturb(stage.samples.x, stage.samples.y, stage.target(), draws_for(attack, stage))
+    x, y = stage.samples.x, stage.samples.y
+    target, rng = stage.target(), draws_for(attack, stage)
+    return (
+        x + attack.universal(x, y, target, rng)
+        if attack.tags.universal
+        else attack.perturb(x, y, target, rng)
+    )
 
 
 def returns_inputs_of_the_same_kind(subject: Subject) -> None:
