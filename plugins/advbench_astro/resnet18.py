@@ -27,7 +27,7 @@ class ResNet18(Model):
     dropout: float = param(
         0.5, "probability of dropping an activation of the last stage in training", ge=0, lt=1
     )
-    recipe: Recipe = param(Recipe(lr=1e-3, epochs=6, weight_decay=1e-4), "how it is trained")
+    recipe: Recipe = param(Recipe(lr=1e-3, epochs=4, weight_decay=1e-4), "how it is trained")
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Why the network cannot be built for these inputs, or None."""

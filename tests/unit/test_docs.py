@@ -21,13 +21,15 @@ from advbench import api
 from advbench.cli.main import COMMANDS
 from advbench.components import base, hookspecs
 from advbench.components.loader import Plugins
+from advbench.suite import reader
+from advbench.suite.entries import PERTURBATION_KEYS
 from advbench.suite.reader import read_suite
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "tests" / "example_plugin"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-TUTORIALS = ["write-a-plugin.md", "bring-your-own.md"]
+TUTORIALS = ["write-a-plugin.md", "bring-your-own.md", "suites.md"]
 
 DEFAULTS = {
     "datasets": "datasets: [vision/digits]\n",
@@ -98,6 +100,11 @@ def test_the_tutorial_shows_the_files_of_the_example_plugin() -> None:
         assert shown[name] == (EXAMPLE / name).read_text(encoding="utf-8"), name
 
 
+def test_every_key_of_a_suite_is_explained() -> None:
+    said = set(re.findall(r"^\| `(\w+)` \|", page("suites.md"), re.MULTILINE))
+    assert said == {*reader._TOP, *reader._DATASET_KEYS, *PERTURBATION_KEYS}
+
+
 # --- pages that are played through --------------------------------------------------------------------------------
 
 
@@ -156,9 +163,10 @@ class Player:
 
     def _validate(self, text: str) -> None:
         """A suite, or a part of one, is read without a complaint."""
-        rest = "".join(lines for key, lines in DEFAULTS.items() if not re.search(rf"^{key}:", text, re.M))
+        defaults = {"version": "version: 1\n", **DEFAULTS}
+        rest = "".join(lines for key, lines in defaults.items() if not re.search(rf"^{key}:", text, re.M))
         path = self.folder / "part.yaml"
-        path.write_text(f"version: 1\n{text}{rest}", encoding="utf-8")
+        path.write_text(text + rest, encoding="utf-8")
         read_suite(path, Plugins.discover())
 
     def _ok(self, command: list[str]) -> None:

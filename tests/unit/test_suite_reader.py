@@ -246,8 +246,39 @@ def test_what_is_left_out_has_its_default(read: Reader) -> None:
     assert (suite.exclude, suite.metrics, suite.figures, suite.budget) == ((), (), (), None)
 
 
+TOGETHER = """
+  - {then: [grain, {use: grain, name: fine, sweep: {sigma: [0.2, 0.3]}}, {use: push, params: {eps: 1}}]}
+  - {name: both, then: [grain, grain], transfer_from: []}
+  - {use: push, params: {eps: 1}, transfer_from: [net, {use: net, seed: 4}, {use: toy/net, params: {width: 9}}]}
+"""
+
+
+def test_compositions_and_transfer(read: Reader) -> None:
+    suite = read(SMALL + f"perturbations:{TOGETHER}".replace(", transfer_from: []", ""))
+    labels = [item.label for item in suite.perturbations]
+    assert labels == [
+        "grain then fine(sigma=0.2) then push",
+        "grain then fine(sigma=0.3) then push",
+        "both",
+        "push",
+    ]
+    first = suite.perturbations[0]
+    assert [spec.id for spec in first.specs] == ["toy/grain", "toy/grain", "toy/push"]
+    assert first.before[1].parameters["sigma"] == 0.2
+    surrogates = suite.perturbations[-1].transfer_from
+    assert [(one.label, one.seed) for one in surrogates] == [("net", None), ("net", 4), ("net", None)]
+    assert surrogates[0].spec == suite.models[0].spec
+    assert surrogates[2].spec.parameters["width"] == 9
+
+
 @pytest.mark.parametrize(
-    "text", [FULL, SMALL, SMALL + "perturbations: [{use: grain, sweep: {style: [a b, 'x/y', '']}}]"]
+    "text",
+    [
+        FULL,
+        SMALL,
+        SMALL + "perturbations: [{use: grain, sweep: {style: [a b, 'x/y', '']}}]",
+        SMALL + f"perturbations:{TOGETHER}".replace(", transfer_from: []", ""),
+    ],
 )
 @pytest.mark.parametrize("write", [json.dumps, yaml.safe_dump])
 def test_a_resolved_suite_reads_as_itself(read: Reader, text: str, write: Callable[[Any], str]) -> None:
@@ -319,10 +350,21 @@ MISTAKES = {
             "5:3: seeds[5]: the seed 0 is listed twice",
         ],
     ),
+    "sequences": (
+        SMALL + "perturbations:\n  - {then: [{use: push, params: {eps: 1}}, grain]}\n  - {then: 3}\n"
+        "  - {then: [grain, none], sweep: {}}\n  - {use: grain, transfer_from: [nett]}\n",
+        [
+            "5:5: perturbations[0]: the attack toy/push must come last",
+            "6:12: perturbations[1].then: *",
+            "7:20: perturbations[2].then[1]: 'none' cannot be part of a composition*",
+            "7:27: perturbations[2]: unknown key 'sweep'*",
+            "8:34: perturbations[3].transfer_from[0]: *'nett'*",
+        ],
+    ),
     "knowledge": (
         SMALL + "knowledge: [transfer, none, adaptiv, 3, adaptive, adaptive]\n",
         [
-            "4:13: knowledge[0]: 'transfer' is not listed: give a perturbation the key",
+            "4:13: knowledge[0]: 'transfer' is not listed: give a perturbation the key `transfer_from: [MODEL]`",
             "4:23: knowledge[1]: 'none' is not listed: natural rows are added by themselves",
             "4:29: knowledge[2]: unknown knowledge 'adaptiv' (did you mean 'adaptive'?)",
             "4:38: knowledge[3]: unknown knowledge 3 (known: blackbox, oblivious, adaptive)",

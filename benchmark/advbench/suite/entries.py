@@ -81,22 +81,20 @@ class EntryReader:
     def _sequence(self, path: KeyPath, raw: dict[str, Any]) -> list[Candidate]:
         """Perturbations that follow each other: ``{then: [corruptions/jpeg, attacks/pgd], name: ...}``."""
         self._findings.mapping(path, raw, ("then", "name", "transfer_from"))
-        found = self._composition((*path, "then"), raw["then"] if isinstance(raw["then"], list) else [], THEN)
-        if not isinstance(raw["then"], list) or not raw["then"]:
-            self._findings.add((*path, "then"), f"must be a list of perturbations, got {shown(raw['then'])}")
+        found = self._composition((*path, "then"), raw["then"], THEN)
         if "name" in raw:
             name = self._base_label(path, raw, "")
             found = [replace(one, label=name if len(found) == 1 else f"{name} {one.label}") for one in found]
         return [replace(one, path=path) for one in found]
 
-    def _composition(self, path: KeyPath, raw: list[Any], joint: str) -> list[Candidate]:
+    def _composition(self, path: KeyPath, raw: Any, joint: str) -> list[Candidate]:
         parts = [
             self._single(place, part) for place, part in self._findings.items(path, raw, f"{self._kind}s")
         ]
         count = math.prod(len(part) for part in parts)
         if count > MAX_SWEEP:
             self._findings.add(path, f"has {count} combinations; at most {MAX_SWEEP} are allowed")
-        if not raw or not 0 < count <= MAX_SWEEP:
+        if not parts or not 0 < count <= MAX_SWEEP:
             self._complete = False
             return []
         return [_joined(path, combination, joint) for combination in itertools.product(*parts)]

@@ -107,7 +107,7 @@ class _SuiteReader:
             defenses=tuple(
                 DefenseItem(c.label, c.specs) for c in axes["defenses"].candidates if c.specs is not None
             ),
-            perturbations=self._perturbations(axes["perturbations"]),
+            perturbations=self._perturbations(axes["perturbations"], axes["models"]),
             knowledge=knowledge,
             exclude=check_exclusions(self._findings, self._raw.get("exclude", []), axes, knowledge, seeds),
             metrics=self._specs("metrics", "metric"),
@@ -179,13 +179,14 @@ class _SuiteReader:
                 )
         return tuple(items)
 
-    def _perturbations(self, axis: Axis) -> tuple[PerturbationItem, ...]:
+    def _perturbations(self, axis: Axis, models: Axis) -> tuple[PerturbationItem, ...]:
         items = []
         for candidate in axis.candidates:
             entry = self._findings.document.at(candidate.path) if "perturbations" in self._raw else None
             surrogates: tuple[Surrogate, ...] = ()
             if isinstance(entry, dict) and "transfer_from" in entry:
-                surrogates = self._surrogates((*candidate.path, "transfer_from"), entry["transfer_from"])
+                path = (*candidate.path, "transfer_from")
+                surrogates = self._surrogates(path, entry["transfer_from"], models)
             for spec in (candidate.specs or ())[:-1]:
                 if not issubclass(self._plugins.find("perturbation", spec.id).load(), Corruption):
                     self._findings.add(candidate.path, f"the attack {spec.id} must come last")
@@ -194,19 +195,18 @@ class _SuiteReader:
                 items.append(PerturbationItem(candidate.label, last, candidate.specs[:-1], surrogates))
         return tuple(items)
 
-    def _surrogates(self, path: tuple[str | int, ...], raw: Any) -> tuple[Surrogate, ...]:
-        """Networks to craft on: ids or entries of models, each with a `seed` if it shall differ."""
+    def _surrogates(self, path: tuple[str | int, ...], raw: Any, models: Axis) -> tuple[Surrogate, ...]:
+        """Networks to craft on: labels of models, ids or entries, each with a `seed` if it shall differ."""
         reader = EntryReader(self._findings, self._plugins, "model", ("use", "name", "params", "seed"))
+        labelled = {candidate.label: candidate for candidate in models.candidates}
         surrogates = []
-        for candidate in reader.candidates(self._findings.items(path, raw, "models")):
-            entry = self._findings.document.at(candidate.path)
+        for place, entry in self._findings.items(path, raw, "models"):
+            name = entry.get("use") if isinstance(entry, dict) and "params" not in entry else entry
+            known = labelled.get(name) if isinstance(name, str) else None
             given = entry.get("seed") if isinstance(entry, dict) else None
-            seed = (
-                None
-                if given is None
-                else self._findings.integer((*candidate.path, "seed"), given, at_least=0)
-            )
-            surrogates += [Surrogate(candidate.label, spec, seed) for spec in candidate.specs or ()]
+            seed = None if given is None else self._findings.integer((*place, "seed"), given, at_least=0)
+            for candidate in [known] if known is not None else reader.candidates([(place, entry)]):
+                surrogates += [Surrogate(candidate.label, spec, seed) for spec in candidate.specs or ()]
         return tuple(surrogates)
 
     def _optional_integer(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> int | None:
