@@ -108,7 +108,7 @@ def classes_of(found: Sequence[Labels], declared: Sequence[str]) -> Classificati
     Raises
     ------
     DataError
-        If some labels are text and others numbers, or there are fewer than two classes.
+        If some labels are text and others numbers, numbers have gaps, or there are fewer than two classes.
     """
     if len({label.values.dtype.kind == "U" for label in found}) > 1:
         raise DataError(
@@ -120,9 +120,25 @@ def classes_of(found: Sequence[Labels], declared: Sequence[str]) -> Classificati
     elif not names:
         count = max(max(label.width, int(label.values.max(initial=-1)) + 1) for label in found)
         names = tuple(map(str, range(count)))
+        _refuse_gaps(found, count)
     if len(names) < 2:
-        raise DataError(f"{found[0].where}: there are {len(names)} classes; classification needs two")
+        what = f"there is one class only, {names[0]}" if names else "there is no class"
+        raise DataError(f"{found[0].where}: {what}; classification needs two")
     return Classification(names)
+
+
+def _refuse_gaps(found: Sequence[Labels], count: int) -> None:
+    """Numbers with gaps are rarely class numbers: a network for classes 0, 1, 2 and 7 would get eight outputs."""
+    if any(label.width for label in found):
+        return
+    seen = np.unique(np.concatenate([label.values for label in found]))
+    missing = np.setdiff1d(np.arange(count), seen)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{found[0].where}: labels run to {count - 1}, but no sample has label {shown}; number the classes"
+            " from 0 without gaps, or name all of them with `classes`"
+        )
 
 
 def class_numbers(labels: Labels, task: Classification) -> NDArray[np.int64]:

@@ -100,5 +100,5 @@ class Module(Model):
         module = call(self.factory, self.kwargs)
         if not isinstance(module, nn.Module):
             kind = type(module).__name__
-            raise UserError(f"factory {self.factory!r} returned a {kind}, not a torch module")
+            raise UserError(f"factory {self.factory!r} returned {kind}, not a torch module")
         return module

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from advbench.api import Classification, Data, DataContext, DataError, Regression, Split
 from advbench_own import storage
 from advbench_own.arrays import Arrays
+from advbench_own.meaning import Labels, classes_of
 from advbench_own.rows import Images, Rows
 from advbench_own.storage import Reference, open_array
 
@@ -174,7 +175,7 @@ def test_labels_as_text_one_hot_and_floats(
             r"label \[1 1\] of row 7 is not one-hot",
         ),
         (np.eye(3)[np.arange(N) % 3], ("a", "b"), "one-hot rows of 3 entries for 2 classes"),
-        (np.zeros(N, dtype=int), (), "there are 1 classes"),
+        (np.zeros(N, dtype=int), (), "there is one class only, 0"),
         (np.zeros((N, 2, 2)), (), r"not float64 of shape \(60, 2, 2\)"),
         (np.zeros(N, dtype=complex), (), "not complex128"),
     ],
@@ -449,3 +450,11 @@ def test_real_colour_images(shared_data: Path, data_context: Contexts) -> None:
     rows = split.ids.astype(int)
     np.testing.assert_array_equal(everything(split), x[rows].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(split.y, y[rows])
+
+
+def test_numbers_with_gaps_are_no_class_numbers() -> None:
+    labels = [Labels(np.array([0, 1, 2, 7]), "labels.npy"), Labels(np.array([1, 1]), "valid.npy")]
+    with pytest.raises(DataError, match=r"labels run to 7, but no sample has label 3, 4, 5, 6"):
+        classes_of(labels, ())
+    assert classes_of(labels, tuple("abcdefgh")).outputs == 8
+    assert classes_of([Labels(np.array([0, 2]), "a"), Labels(np.array([1]), "b")], ()).outputs == 3

@@ -239,7 +239,7 @@ def test_what_it_is_made_for() -> None:
 
 
 def test_factory_must_return_a_module() -> None:
-    with pytest.raises(UserError, match="returned a str, not a torch module"):
+    with pytest.raises(UserError, match="returned str, not a torch module"):
         own("text").build(SPACE, THREE)
 
 

@@ -219,7 +219,8 @@ def _register(source: Source) -> tuple[pluggy.PluginManager, list[Entry]]:
         manager.register(module, name=source.namespace)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(" ".join(str(error).split())) from None
+        words = re.sub(r" in plugin <module.*?>", "", " ".join(str(error).split()))
+        raise PluginError(words) from None
     entries: list[Entry] = []
     for kind in KINDS:
         register = Register(kind, source.namespace, source.distribution)

@@ -67,6 +67,10 @@ class Entry:
             ) from error
 
 
+LIBRARIES = frozenset({"h5py", "numpy", "pandas", "scipy", "sklearn", "torch"})
+"""Folders whose frames do not tell an author where to look."""
+
+
 class Register:
     """What a registration hook receives; ``register("pgd", "my_package.pgd:PGD")`` imports nothing."""
 
@@ -120,10 +124,11 @@ class Registry:
 
 
 def last_words(error: BaseException) -> str:
-    """An exception in one line: type, message and the innermost place in the file that raised it."""
+    """An exception in one line: type, message and the innermost place outside the libraries that everybody uses."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    outside = [frame for frame in frames if not frame.filename.startswith("<")]
-    place = f" ({Path(outside[-1].filename).name}:{outside[-1].lineno})" if outside else ""
+    known = [frame for frame in frames if not frame.filename.startswith("<")]
+    told = [frame for frame in known if not LIBRARIES & set(Path(frame.filename).parts)] or known
+    place = f" ({Path(told[-1].filename).name}:{told[-1].lineno})" if told else ""
     first = (str(error).strip().split("\n") or [""])[0]
     return f"{type(error).__name__}: {first}{place}"
 
