@@ -54,6 +54,30 @@ def outcomes_of(one: Case) -> dict[str, np.ndarray]:
     return judge(one, craft(one))
 
 
+class Rolling(Attack):
+    """Moves everything by one pixel and says so."""
+
+    tags = Tags(size="shift (px)")
+
+    def perturb(self, x: torch.Tensor, y: torch.Tensor, target: Target, rng: Rng) -> torch.Tensor:
+        """Roll; the second half in a call of its own."""
+        half = torch.arange(len(x)) % 2 == 1
+        target.measure(torch.ones(len(x)))
+        target.take(half).measure(torch.full((int(half.sum()),), 3.0))
+        return x.roll(1, dims=-1)
+
+
+def test_an_attack_tells_its_own_measure() -> None:
+    blobs = data()
+    outcomes = outcomes_of(case(Rolling(), pipeline(blobs), samples(blobs)))
+    attacked = outcomes["clean_correct"]
+    assert np.isnan(outcomes["size"][~attacked]).all()
+    assert sorted(set(outcomes["size"][attacked].tolist())) == [1.0, 3.0]
+    success = attacked & ~outcomes["perturbed_correct"]
+    row = figures(outcomes, blobs.task, attack=True)
+    assert row["size_mean_success"] == pytest.approx(outcomes["size"][success].mean())
+
+
 def test_a_targeted_attack_is_judged_by_its_goal() -> None:
     blobs = data()
     whole = pipeline(blobs)

@@ -31,6 +31,8 @@ class Tags:
         It draws random numbers. A stochastic defense is attacked in expectation over its draws.
     trains, purifies, detects
         The stages of a defense.
+    size
+        What it measures its change by where no norm does (``"mean flow (px)"``); it tells by `Target.measure`.
     strength, unit
         Name of the parameter that says how strong a perturbation is, and its unit.
     stronger
@@ -49,6 +51,7 @@ class Tags:
     trains: bool = False
     purifies: bool = False
     detects: bool = False
+    size: str = ""
     strength: str = ""
     unit: str = ""
     stronger: Literal["higher", "lower"] = "higher"

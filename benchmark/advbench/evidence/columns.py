@@ -76,6 +76,8 @@ COLUMNS = (
         l2_median="median l2 distance over clean-correct samples, failures counted as inf",
         l2_mean_success="mean l2 distance over successes",
         l0_median="median number of changed values over clean-correct samples, failures counted as inf",
+        size="what an attack measures its change by where no norm does, with its unit",
+        size_mean_success="mean of that over successes",
     ),
     *_group(
         "cost",

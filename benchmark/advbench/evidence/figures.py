@@ -64,6 +64,8 @@ def _distances(outcomes: Outcomes, eligible: NDArray[Any], success: NDArray[Any]
         row[f"{norm}_median"] = float(np.median(size)) if len(size) else math.nan
         if norm != "l0":
             row[f"{norm}_mean_success"] = float(outcomes[norm][success].mean()) if success.any() else math.nan
+    if "size" in outcomes and success.any():
+        row["size_mean_success"] = float(outcomes["size"][success].mean())
     return row
 
 

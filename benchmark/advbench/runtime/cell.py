@@ -55,6 +55,7 @@ class Crafted:
     forward: Tensor
     backward: Tensor
     aim: Tensor | None = None  # what a targeted attack drove each sample to, see `tasks.aims`
+    size: Tensor | None = None  # in the attack's own measure, where its tags name one
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
     draws = samples.rng(case.seed, f"goal of {spec.id}")
     task = case.judged.task
     aim = tasks.aims(attack.goal, output, samples.y, task, lambda high: draws.integers(high))
-    crafted = replace(crafted, aim=aim)
+    size = samples.x.new_full((len(samples),), torch.nan) if attack.tags.size else None
+    crafted = replace(crafted, aim=aim, size=size)
     delta = None
     if attack.tags.universal:
         delta, spent = _learn(case, attack, spec, deadline)
@@ -159,6 +161,8 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
             target = _target(case, attack, batch, None if aim is None else aim[rows], deadline)
             candidate = _perturbed(case, attack, spec, batch, target)
             crafted.forward[rows], crafted.backward[rows] = target.meter.forward, target.meter.backward
+            if size is not None:
+                size[rows] = target.meter.size
         else:
             candidate = batch.x + delta
         complaint = guard.complaint()
@@ -288,6 +292,7 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
         "forward_passes": crafted.forward,
         "backward_passes": crafted.backward,
         **{norm: ball_norm(delta, norm).float() for norm in ("linf", "l2", "l1", "l0")},
+        **({} if crafted.size is None else {"size": crafted.size}),
         **_goal(crafted, perturbed, case),
         **_detection(case, crafted),
     }
