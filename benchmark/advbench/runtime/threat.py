@@ -38,9 +38,9 @@ def ball_norm(delta: Tensor, norm: str, eps: Tensor | None = None) -> Tensor:
         count = _rows(changed).sum(1) if norm == "l0" else _rows(changed.any(1)).sum(1)
         total = count.double()
         return total if eps is None else _ratio(total, _rows(eps.double()).amax(1).expand_as(total))
-    value = delta.double()
+    value = delta  # summed in float64, without a copy
     if eps is not None:
-        value = _ratio(value, eps.double().expand_as(value))
+        value = _ratio(delta.double(), eps.double().expand_as(delta))
     order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
     return _length(value, order)
 
@@ -93,19 +93,21 @@ def project(y: Tensor, x: Tensor, norm: str, eps: Tensor, lower: Tensor, upper: 
     if norm in COUNTS:
         return clip(_keep_largest(y, x, norm, eps), lower, upper)
     inside = clip(y, lower, upper)
-    for _ in range(8):  # rounding of x + delta can leave the ball by an ulp, so what is stored is measured
+    # Rounding of x + delta can leave the ball by an ulp, so what is stored is measured, and aimed further inside
+    # each time: a change of delta that is too small rounds to none.
+    for attempt in range(8):
+        radius = 1 - 2.0 ** (2 * attempt - 21)
         delta = inside - x
         size = _scaled_length(delta, norm, eps)
         over = _column(size > 1, x)
         if not bool(over.any()):
             return inside
-        closer = _onto_ball(delta, eps, size) if norm == "l1" else delta * _column(RADIUS / size, x).to(x)
+        if norm == "l1":
+            closer = _onto_ball(delta, eps, size, radius)
+        else:
+            closer = delta * _column(radius / size, x).to(x)
         inside = torch.where(over, clip(x + closer, lower, upper), inside)
     return torch.where(_column(_scaled_length(inside - x, norm, eps) > 1, x), x, inside)
-
-
-RADIUS = 1 - 2**-21
-"""Where projections aim, so that rounding to float32 rarely leaves the ball."""
 
 
 def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
@@ -115,12 +117,14 @@ def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
     return _length(_ratio(delta, eps.expand_as(delta)), order)
 
 
-def _onto_ball(delta: Tensor, eps: Tensor, size: Tensor) -> Tensor:
+def _onto_ball(delta: Tensor, eps: Tensor, size: Tensor, radius: float) -> Tensor:
     """The nearest point of the l1 ball; just outside, where only rounding is to be undone, the ray will do."""
-    if not bool((size > 1 + 1e-6).any()):
-        return delta * _column(RADIUS / size.clamp_min(RADIUS), delta).to(delta)
+    ray = delta * _column(radius / size.clamp_min(radius), delta).to(delta)
+    far = size > 1 + 1e-5
+    if not bool(far.any()):
+        return ray
     scaled = _ratio(delta.double(), eps.double().expand_as(delta)).nan_to_num(0.0, 0.0, 0.0)
-    return (_onto_simplex(scaled, RADIUS) * eps).to(delta)
+    return torch.where(_column(far, delta), (_onto_simplex(scaled, radius) * eps).to(delta), ray)
 
 
 def _onto_simplex(scaled: Tensor, radius: float) -> Tensor:
@@ -185,10 +189,10 @@ def steepest_step(gradient: Tensor, norm: str, eps: Tensor) -> Tensor:
     scaled = gradient * eps
     if norm == "l2":
         # Divide by the largest entry first: squares of a nearly saturated network's gradient underflow in float32.
-        largest = _column(_rows(scaled).abs().amax(1), scaled)
-        unit = torch.where(largest > 0, scaled / largest.clamp_min(1e-38), 0.0)
-        length = _column(_length(unit, 2), unit).to(unit)
-        return eps * torch.where(length > 0, unit / length.clamp_min(1e-12), 0.0)
+        largest = torch.linalg.vector_norm(_rows(scaled), ord=math.inf, dim=1)
+        unit = scaled.div_(_column(torch.where(largest > 0, largest, 1.0), scaled))
+        length = _length(unit, 2)
+        return unit.mul_(eps / _column(torch.where(length > 0, length, 1.0), unit).to(unit))
     if norm == "l1":
         flat = _rows(scaled)
         place = flat.abs().argmax(1, keepdim=True)
