@@ -68,6 +68,15 @@ class Target(Protocol):
     def output(self, x: Tensor) -> Tensor:
         """Logits (b, k), or predictions (b, t) of a regressor. One forward pass per sample."""
 
+    def outputs_with_pixels(self, x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+        """Outputs (b, m, k) of m candidates for each input, each of which sets p pixels; m forward passes per sample.
+
+        Row and column of the pixels are ``positions`` (b, m, p, 2) int64, their new values ``values``
+        (b, m, p, c); of two at the same place the later one stays. The images are never all in memory, and where
+        the network is a chain of small windows only what a pixel reaches is computed. An output may then differ
+        from that of `output` by rounding (1e-5 of the largest), so confirm by `output` what decides.
+        """
+
     @property
     def mask(self) -> Tensor | None:
         """Bool (1, c, h, w), True where values may change; None if all may."""
@@ -99,6 +108,16 @@ class Target(Protocol):
 
     def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:
         """The gradient alone, (b, c, h, w)."""
+
+    def module(self) -> nn.Module:
+        """A target of one sample as a differentiable network for other libraries: inputs (m, c, h, w) to (m, k).
+
+        Each row is that sample's and costs a forward pass, and a backward pass whenever it is differentiated. It has
+        no parameters of the network, stays in eval mode, and refuses what the threat model does not grant.
+        """
+
+    def measure(self, size: Tensor) -> None:
+        """Tell how large the change of each sample is, (b,), in the attack's own measure (``tags.size``)."""
 
     def take(self, index: Tensor) -> Target:
         """The same target for the samples ``index`` (int64, may repeat; or bool). Counts go to the same samples."""

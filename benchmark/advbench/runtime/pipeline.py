@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from advbench.components.base import Defense
 from advbench.components.protocols import Rng
 from advbench.errors import PluginError
+from advbench.runtime import incremental
+from advbench.runtime.chain import Chain, chain_of
 from advbench.runtime.network import Ensemble, Network
 from advbench.values import InputSpace, Task
 
@@ -87,6 +90,36 @@ class Pipeline:
                 0
             ]
 
+    def predict_pixels(
+        self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng, positions: Tensor, values: Tensor
+    ) -> Tensor:
+        """Outputs (n, m, k) of m candidates for each of the inputs (n, c, h, w), see `Target.outputs_with_pixels`."""
+        count, pixels = positions.shape[1], positions.shape[2]
+        chain = None if extras or self.network.training else self._chain
+        if chain is not None and incremental.pays(chain, count, pixels):
+            assert isinstance(self.network, Network)
+            with torch.no_grad():
+                return incremental.pixel_outputs(self.network, chain, x, positions, values)
+        # Where draws are shared within a chunk, no chunk holds candidates of two samples.
+        random = any(defense.tags.stochastic for defense in self.defenses)
+        step = -(-count // self.chunk) * self.chunk if random else count
+        owner = torch.arange(len(x), device=x.device).repeat_interleave(step)
+        place = torch.arange(step, device=x.device).clamp_max(count - 1).repeat(len(x))
+
+        def one(rows: Tensor) -> list[Tensor]:
+            image, candidate = owner[rows], place[rows]
+            points = with_pixels(x[image], positions[image, candidate], values[image, candidate])
+            return [self.forward(points, take(extras, image), rng.take(image))]
+
+        with torch.no_grad():
+            return self.map(one, len(owner))[0].view(len(x), step, -1)[:, :count]
+
+    @cached_property
+    def _chain(self) -> Chain | None:
+        if self.defenses or not isinstance(self.network, Network):
+            return None
+        return chain_of(self.network.module, self.space.shape)
+
     def features(self, x: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """Features (n, d) of the bare network."""
 
@@ -103,6 +136,15 @@ class Pipeline:
 def take(extras: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     """The same extras for some rows."""
     return {name: value[rows] for name, value in extras.items()}
+
+
+def with_pixels(x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    """Images (n, c, h, w) with pixels at (n, p, 2) set to (n, p, c); of two at the same place the later one stays."""
+    changed = x.clone()
+    row = torch.arange(len(x), device=x.device)
+    for pixel in range(positions.shape[1]):
+        changed[row, :, positions[:, pixel, 0], positions[:, pixel, 1]] = values[:, pixel]
+    return changed
 
 
 def _fast_layout(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from advbench.components.protocols import Evaluation, LossLike, Rng
 from advbench.errors import BudgetExhausted, CellTimeout, PluginError
 from advbench.runtime import tasks
-from advbench.runtime.pipeline import Pipeline, take
+from advbench.runtime.as_module import AsModule
+from advbench.runtime.pipeline import Pipeline, take, with_pixels
 from advbench.runtime.threat import ball_norm
 from advbench.values import InputSpace, Task
 
@@ -28,12 +29,14 @@ class Meter:
     deadline: float | None = None
     forward: Tensor = field(init=False)
     backward: Tensor = field(init=False)
+    size: Tensor = field(init=False)  # in the attack's own measure, NaN until it tells
     best: Tensor = field(init=False)
     _score: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.forward = torch.zeros(len(self.clean), dtype=torch.int64, device=self.clean.device)
         self.backward = torch.zeros_like(self.forward)
+        self.size = self.clean.new_full((len(self.clean),), torch.nan)
         self.best = self.clean.clone() if self.budget else self.clean
         self._score = torch.full(
             (len(self.clean),), -torch.inf, dtype=torch.float64, device=self.clean.device
@@ -141,14 +144,29 @@ class PipelineTarget:
         self._check(x)
         within = self.meter.charge(self.rows, 1, 0)
         output = self.pipeline.predict(x, self.extras, self.rng)
-        self._observe(x, within, output)
+        self.observe(x, within, output)
         return output
+
+    def outputs_with_pixels(self, x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+        """Outputs (b, m, k) of m candidates for each input, each of which sets p pixels."""
+        self._check(x)
+        self._check_pixels(x, positions, values)
+        count = positions.shape[1]
+        within = self.meter.charge(self.rows, count, 0)
+        outputs = self.pipeline.predict_pixels(x, self.extras, self.rng, positions, values)
+        if self.meter.budget:
+            each = torch.arange(len(x), device=x.device)
+            all_rows = self.take(each.repeat_interleave(count))
+            y = self.meter.y[all_rows.rows]
+            nearest = all_rows.margin(outputs.flatten(0, 1), y).view(len(x), count).argmin(1)
+            points = with_pixels(x, positions[each, nearest], values[each, nearest])
+            self.observe(points, within, outputs[each, nearest])
+        return outputs
 
     def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
         """Loss (b,), input gradient and output: one forward and one backward pass for each draw of the defense."""
         self._check(x)
-        if not self.gradients:
-            raise PluginError("the attack asked for a gradient, which the declared knowledge does not grant")
+        self.check_gradients()
         draws = self.pipeline.draws
         within = self.meter.charge(self.rows, draws, draws)
 
@@ -167,12 +185,25 @@ class PipelineTarget:
             return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]
 
         evaluation = Evaluation(*self.pipeline.map(one, len(x)))
-        self._observe(x, within, evaluation.output)
+        self.observe(x, within, evaluation.output)
         return evaluation
 
     def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:
         """The gradient alone, (b, c, ...)."""
         return self.evaluate(x, y, loss).gradient
+
+    def measure(self, size: Tensor) -> None:
+        """Keep the size of each sample's change, (b,), in the attack's own measure."""
+        self.meter.size[self.rows] = size.detach().to(self.meter.size)
+
+    def module(self) -> AsModule:
+        """This target, which must be of one sample, as a network for other libraries."""
+        return AsModule(self)
+
+    def check_gradients(self) -> None:
+        """Raises PluginError where the declared knowledge grants no gradients."""
+        if not self.gradients:
+            raise PluginError("the attack asked for a gradient, which the declared knowledge does not grant")
 
     def _check(self, x: Tensor) -> None:
         if not len(x):
@@ -182,7 +213,24 @@ class PipelineTarget:
                 f"{len(x)} inputs for a target of {len(self.rows)} samples; use target.take(index)"
             )
 
-    def _observe(self, x: Tensor, within: Tensor, output: Tensor) -> None:
+    def _check_pixels(self, x: Tensor, positions: Tensor, values: Tensor) -> None:
+        batch, channels, height, width = x.shape
+        expected = (batch, *positions.shape[1:3], channels)
+        if (
+            positions.dim() != 4
+            or positions.shape[3] != 2
+            or values.shape != expected
+            or not positions.numel()
+        ):
+            raise PluginError(
+                f"positions {tuple(positions.shape)} and values {tuple(values.shape)} of pixels for {batch} inputs "
+                f"of {channels} channels; expected (b, m, p, 2) and (b, m, p, c)"
+            )
+        if bool(((positions < 0) | (positions >= positions.new_tensor((height, width)))).any()):
+            raise PluginError(f"a pixel lies outside of {height} x {width}")
+
+    def observe(self, x: Tensor, within: Tensor, output: Tensor) -> None:
+        """Let the meter remember the best of these points; ``within`` (b,) says who still had budget."""
         if self.meter.budget:
             y = self.meter.y[self.rows]
             self.meter.observe(self.rows, within, x, self.margin(output, y), self.is_adversarial(output, y))
