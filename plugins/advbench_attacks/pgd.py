@@ -9,8 +9,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from advbench.api import Attack, Budget, Classification, Rng, Tags, Target, param, steepest_step
-from advbench_attacks.search import Active, Ball, Best
+from advbench.api import Attack, Budget, Rng, Tags, Target, ball_norm, param
+from advbench_attacks.l1 import column
+from advbench_attacks.search import Active, Best, Loss, from_input, runs, stops, uniform
 
 
 def pgd(
@@ -25,8 +26,10 @@ def pgd(
     steps: int,
     random_start: bool = True,
     restarts: int = 1,
-    loss: str = "margin",
+    loss: Loss = "margin",
     stop_on_success: bool = True,
+    density: float = 0.01,
+    decay: float = 0.0,
 ) -> Tensor:
     """``x_{k+1} = P(x_k + alpha * steepest(d loss / d x_k))``; the best iterate of each sample.
 
@@ -40,7 +43,7 @@ def pgd(
     rng
         Draws of the random starts, one per run and sample.
     norm
-        ``"linf"`` or ``"l2"``.
+        ``"linf"``, ``"l2"`` or ``"l1"``.
     eps, alpha
         Radius and step in units of ``x``, broadcast against it: (1, 1, 1, 1), (1, c, 1, 1) or (b, 1, 1, 1).
     steps
@@ -55,36 +58,56 @@ def pgd(
         Keep the first point that is misclassified and spend no further pass on that sample. Otherwise,
         and always for a regressor, all steps of all runs are done and the point with the smallest margin
         is kept.
+    density
+        l1 only: share of the values that a step moves (Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000).
+    decay
+        Weight ``mu`` of the gradients before, each divided by its l1 norm (Dong et al. 2018, eq. 6,
+        https://arxiv.org/abs/1710.06081). With 0 a step follows the current gradient alone.
     """
-    stop = stop_on_success and isinstance(target.task, Classification)
-    alpha = alpha.expand(len(x), *alpha.shape[1:])
-    everyone = torch.arange(len(x), device=x.device)
-    batch = Active(everyone, y, target, Ball.around(x, norm, eps, target), alpha)
+    stop = stops(target, stop_on_success)
+    batch = Active.all(x, y, target, norm, eps, alpha)
     best = Best.start(x)
-    for _ in range(restarts):
-        left = everyone[~best.found] if stop else everyone
-        if not len(left):
-            break
-        active = batch.take(left)
-        start = active.ball.draw(rng.take(left)) if random_start else active.ball.x
-        _ascend(start, active, best, steps=steps, loss=loss, stop=stop)
+    draw = uniform if random_start else from_input
+    for active, start in runs(batch, best, rng, draw, count=restarts, stop=stop):
+        _ascend(start, active, best, steps=steps, loss=loss, stop=stop, density=density, decay=decay)
     return best.point
 
 
-def _ascend(point: Tensor, active: Active, best: Best, *, steps: int, loss: str, stop: bool) -> None:
+def _ascend(
+    point: Tensor,
+    active: Active,
+    best: Best,
+    *,
+    steps: int,
+    loss: Loss,
+    stop: bool,
+    density: float,
+    decay: float,
+) -> None:
     """One run; with ``stop`` samples leave as soon as they are wrong."""
+    momentum = None
     for _ in range(steps):
-        _, gradient, output = active.target.evaluate(point, active.y, loss)
+        _, gradient, output = active.evaluate(point, loss)
         wrong = best.update(active, point, output)
         if stop and bool(wrong.any()):
             keep = torch.nonzero(~wrong)[:, 0]
             if not len(keep):
                 return
             point, gradient, active = point[keep], gradient[keep], active.take(keep)
-        # An entry of the gradient that is not finite says nothing: it moves nowhere.
-        step = steepest_step(gradient.nan_to_num(0.0, 0.0, 0.0), active.ball.norm, active.alpha)
-        point = active.ball.project(step.add_(point))
+            momentum = None if momentum is None else momentum[keep]
+        if decay:
+            momentum = _accumulate(momentum, gradient, decay)
+            gradient = momentum.clone()
+        point = active.ball.climb(point, gradient, active.alpha, density)
     best.update(active, point, active.target.output(point))
+
+
+def _accumulate(momentum: Tensor | None, gradient: Tensor, decay: float) -> Tensor:
+    """``mu g + gradient / |gradient|_1``, each sample on its own."""
+    gradient = gradient.nan_to_num_(0.0, 0.0, 0.0)
+    length = column(ball_norm(gradient, "l1"), gradient)
+    unit = torch.where(length > 0, gradient / length, 0.0).to(gradient)
+    return unit if momentum is None else momentum.mul_(decay).add_(unit)
 
 
 class PGD(Attack):
@@ -92,11 +115,12 @@ class PGD(Attack):
 
     Steepest ascent of the loss within the ball, projected after every step. Samples leave the batch once
     they are misclassified; a run on a sample that resists takes ``steps + 1`` forward passes. The plain
-    attack of the paper on MNIST is ``eps: 0.3, alpha: 0.01, steps: 40, loss: ce``.
+    attack of the paper on MNIST is ``eps: 0.3, alpha: 0.01, steps: 40, loss: ce``. In l1 a step moves the share
+    ``density`` of the values, as in SLIDE (Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000).
     """
 
     tags: ClassVar[Tags] = Tags(
-        norms=("linf", "l2"),
+        norms=("linf", "l2", "l1"),
         needs_gradient=True,
         targeted=True,
         stochastic=True,
@@ -104,13 +128,15 @@ class PGD(Attack):
         unit="input units",
         reference="https://arxiv.org/abs/1706.06083",
     )
+    version: ClassVar[int] = 2
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"steps": 10},
         {"norm": "l2", "eps": 0.5, "steps": 10, "restarts": 2},
+        {"norm": "l1", "eps": 10, "steps": 10, "density": 0.05},
     )
 
-    norm: Literal["linf", "l2"] = param("linf", "norm of the ball")
+    norm: Literal["linf", "l2", "l1"] = param("linf", "norm of the ball")
     eps: Budget = param("8/255", "radius of the ball, one number or one per channel", unit="input units")
     steps: int = param(40, "gradient steps of one run", ge=1)
     alpha: Budget | None = param(None, "length of a step; 2.5 eps / steps unless given", unit="input units")
@@ -122,6 +148,7 @@ class PGD(Attack):
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
     )
+    density: float = param(0.01, "share of the values that an l1 step moves", gt=0, le=1)
 
     @model_validator(mode="after")
     def _runs_differ(self) -> PGD:
@@ -138,6 +165,6 @@ class PGD(Attack):
         eps = self.eps.like(x)
         alpha = eps * (2.5 / self.steps) if self.alpha is None else self.alpha.like(x)
         options = self.model_dump(
-            include={"norm", "steps", "random_start", "restarts", "loss", "stop_on_success"}
+            include={"norm", "steps", "random_start", "restarts", "loss", "stop_on_success", "density"}
         )
         return pgd(x, y, target, rng, eps=eps, alpha=alpha, **options)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from advbench.api import Corruption, InputSpace, Rng, Tags, Task, param
+from advbench.api import InputSpace, Rng, Tags, param
+from advbench_corruptions.graded import Graded
+from advbench_corruptions.kernels import reflected, separable
 
 TRUNCATE = 4.0
 """Standard deviations at which the kernel ends, as in ``scipy.ndimage.gaussian_filter``."""
@@ -22,8 +25,7 @@ def blur_matrix(size: int, sigma: float) -> Tensor:
     radius = int(TRUNCATE * sigma + 0.5)
     offset = torch.arange(-radius, radius + 1)
     weight = torch.exp(-0.5 * (offset.double() / sigma).square())
-    place = (torch.arange(size)[:, None] + offset).remainder(2 * size)
-    source = torch.minimum(place, 2 * size - 1 - place)
+    source = reflected(torch.arange(size)[:, None] + offset, size)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     return matrix.scatter_add_(1, source, (weight / weight.sum()).expand(size, -1).contiguous())
 
@@ -32,11 +34,11 @@ def gaussian_blur(x: Tensor, *, sigma: float) -> Tensor:
     """Images (b, c, h, w) convolved with a Gaussian of ``sigma`` pixels, as scipy's ``gaussian_filter``."""
     if sigma == 0:
         return x.clone()
-    rows, columns = (blur_matrix(size, sigma).to(x) for size in x.shape[-2:])
-    return rows @ x @ columns.T
+    rows, columns = (blur_matrix(size, sigma) for size in x.shape[-2:])
+    return separable(x, rows, columns)
 
 
-class GaussianBlur(Corruption):
+class GaussianBlur(Graded):
     """Gaussian blur of every channel, as by a Gaussian point-spread function; reflecting borders."""
 
     tags: ClassVar[Tags] = Tags(
@@ -44,14 +46,12 @@ class GaussianBlur(Corruption):
         unit="pixel",
         reference="https://docs.scipy.org/doc/scipy/reference/generated/scipy.ndimage.gaussian_filter.html",
     )
+    needs_images: ClassVar[str] = "a blur"
+    severities: ClassVar[Mapping[str, Sequence[Any]]] = {"sigma": (0.5, 1.0, 1.5, 2.0, 3.0)}
 
     sigma: float = param(
         1.0, "standard deviation of the kernel (FWHM / 2.355); 0 changes nothing", unit="pixel", ge=0
     )
-
-    def supports(self, space: InputSpace, task: Task) -> str | None:
-        """Only images have neighbouring pixels."""
-        return None if len(space.shape) == 3 else "a blur needs images (c, h, w)"
 
     def corrupt(self, x: Tensor, space: InputSpace, rng: Rng) -> Tensor:
         """`gaussian_blur` with this ``sigma``."""

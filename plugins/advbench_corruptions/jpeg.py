@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from advbench.api import Corruption, InputSpace, Rng, Tags, Task, param
+from advbench.api import InputSpace, Rng, Tags, param
+from advbench_corruptions.graded import Graded
 
 LEVELS = 255
 
@@ -53,7 +55,7 @@ def jpeg(x: Tensor, lower: Tensor, upper: Tensor, *, quality: int, subsampling: 
     return (lower + restored.to(x.dtype) / LEVELS * (upper - lower)).contiguous()
 
 
-class JPEG(Corruption):
+class JPEG(Graded):
     """JPEG compression in 8 bits between the bounds; as RGB for 3 channels, else channel by channel."""
 
     tags: ClassVar[Tags] = Tags(
@@ -63,12 +65,11 @@ class JPEG(Corruption):
         reference="https://www.w3.org/Graphics/JPEG/itu-t81.pdf",
     )
 
+    needs_images: ClassVar[str] = "JPEG"
+    severities: ClassVar[Mapping[str, Sequence[Any]]] = {"quality": (75, 50, 25, 15, 7)}
+
     quality: int = param(50, "libjpeg's quality; lower is stronger", unit="JPEG quality", ge=1, le=100)
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = param("4:2:0", "chroma subsampling of RGB images")
-
-    def supports(self, space: InputSpace, task: Task) -> str | None:
-        """Only images can be compressed."""
-        return None if len(space.shape) == 3 else "JPEG needs images (c, h, w)"
 
     def corrupt(self, x: Tensor, space: InputSpace, rng: Rng) -> Tensor:
         """`jpeg` between the bounds of the input space."""

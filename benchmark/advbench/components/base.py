@@ -136,6 +136,10 @@ class Perturbation(Component):
             return value.values[0] if len(value.values) == 1 else None
         return float(value) if isinstance(value, (int, float)) else None
 
+    def strength_unit(self) -> str:
+        """Unit of `strength`: the one that the tags name, unless a parameter changes it."""
+        return self.tags.unit
+
 
 class Attack(Perturbation):
     """A perturbation that uses the network.

@@ -131,6 +131,7 @@ class Collector:
             "perturbation_params": canonical(params),
             "norm": ball.norm if ball else None,
             "strength": part.strength(),
-            "strength_unit": part.tags.unit,
+            "strength_unit": part.strength_unit(),
+            "size": part.tags.size or None,
             "targeted": isinstance(part, Attack) and part.goal != "untargeted",
         }
