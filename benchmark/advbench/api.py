@@ -51,12 +51,14 @@ from advbench.values import (
 )
 
 if TYPE_CHECKING:
+    from advbench.runtime.rng import isolated_rng
     from advbench.runtime.splits import sample_order, split_indices
     from advbench.runtime.threat import ball_norm, clip, linf_box, project, random_in_ball, steepest_step
 
 _LAZY = {
     "ball_norm": "advbench.runtime.threat",
     "clip": "advbench.runtime.threat",
+    "isolated_rng": "advbench.runtime.rng",
     "linf_box": "advbench.runtime.threat",
     "project": "advbench.runtime.threat",
     "random_in_ball": "advbench.runtime.threat",
@@ -108,6 +110,7 @@ __all__ = [
     "ball_norm",
     "clip",
     "hookimpl",
+    "isolated_rng",
     "linf_box",
     "param",
     "project",

@@ -53,7 +53,7 @@ def auto(
 
     Classifiers: Auto-PGD on cross-entropy, targeted Auto-PGD on the logit margin, the fast minimum-norm attack where
     its result lies within the budget, and the Square attack, which needs no gradient. Regressors: Auto-PGD on
-    the squared error, upwards and downwards, and the Square attack. Any number of classes and any bounds.
+    the error, upwards and downwards, and the Square attack. Any number of classes and any bounds.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from advbench.api import Attack, Regression, Rng, Tags, Target, ball_norm, param, project
+from advbench.api import Attack, Rng, Tags, Target, ball_norm, param, project
 from advbench_attacks.apgd import apgd
 from advbench_attacks.fgsm import fgsm
 from advbench_attacks.l1 import column
@@ -98,13 +98,9 @@ def farthest(x: Tensor, target: Target, norm: str) -> Tensor:
 
 def _first_order(x: Tensor, y: Tensor, target: Target, norm: str) -> tuple[Tensor, Tensor]:
     """Margin over the dual norm of its gradient, (b,) float64, and which samples have reached the goal as they are."""
-    loss, gradient, output = target.evaluate(x, y)
+    _, gradient, output = target.evaluate(x, y)
     margin = target.margin(output, y).double()
     slope = ball_norm(gradient.nan_to_num(0.0, 0.0, 0.0), DUAL[norm])
-    if isinstance(target.task, Regression):
-        # The loss of an untargeted attack is the squared error there: its root grows as the margin falls.
-        squared = loss.double() != -margin
-        slope = torch.where(squared, slope / (2 * loss.double().clamp_min(0.0).sqrt()), slope)
     distance = (margin / slope).nan_to_num(nan=torch.inf)
     return distance.clamp_min(0.0), target.is_adversarial(output, y)
 

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from advbench.api import Attack, InputSpace, Rng, Tags, Target, ball_norm, clip, param
 from advbench_attacks.first_order import first_order_start
+from advbench_attacks.l1 import column
 from advbench_attacks.nearest import (
     Nearest,
     annealed,
-    boundary_loss,
-    column,
     farthest,
     finite,
     next_norm,
@@ -89,10 +88,9 @@ def ddn(
         eps = x.new_full((len(x),), init_norm, dtype=torch.float64)
     best, limit = Nearest.none(inputs, "l2"), farthest(inputs, "l2", target)
     lower, upper = target.space.bounds_like(x)
-    increased = boundary_loss(target, loss, untargeted=untargeted)
     point = _quantised(point, inputs, target.space, levels)
     for k in range(steps):
-        evaluation = target.evaluate(point, y, increased)
+        evaluation = target.evaluate(point, y, loss)
         adversarial = target.is_adversarial(evaluation.output, y)
         size = best.update(point, adversarial)
         gradient = finite(evaluation.gradient)

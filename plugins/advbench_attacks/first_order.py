@@ -9,7 +9,8 @@ from torch import Tensor
 
 from advbench.api import Regression, Rng, Target, ball_norm, clip
 from advbench_attacks.hyperplane import nearest_step
-from advbench_attacks.nearest import ROUNDING, column
+from advbench_attacks.l1 import column
+from advbench_attacks.nearest import ROUNDING
 
 OVERSHOOT = 1.002
 """How far beyond the estimated boundary the start lies; the search takes it back."""

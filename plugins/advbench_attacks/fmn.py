@@ -10,11 +10,10 @@ from torch import Tensor
 
 from advbench.api import Attack, Rng, Tags, Target, ball_norm, clip, param, project, steepest_step
 from advbench_attacks.first_order import first_order_start
+from advbench_attacks.l1 import column
 from advbench_attacks.nearest import (
     Nearest,
     annealed,
-    boundary_loss,
-    column,
     farthest,
     finite,
     next_norm,
@@ -85,9 +84,8 @@ def fmn(
     best, limit = Nearest.none(inputs, norm), farthest(inputs, norm, target)
     eps = ball_norm(point - inputs, norm)
     bounds = target.space.bounds_like(x)
-    loss = boundary_loss(target, "margin", untargeted=untargeted)
     for k in range(steps):
-        evaluation = target.evaluate(point, y, loss)
+        evaluation = target.evaluate(point, y)
         adversarial = target.is_adversarial(evaluation.output, y)
         size = best.update(point, adversarial)
         gradient = finite(evaluation.gradient)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from advbench.api import Regression, Target, ball_norm
+from advbench.api import Target, ball_norm
+from advbench_attacks.l1 import column
 
 ROUNDING = 2e-5
 """Share of the largest output by which a margin must be negative to be judged adversarial, and some more."""
-
-
-def column(value: Tensor, like: Tensor) -> Tensor:
-    """One number or truth value for each sample (b,), shaped to broadcast against ``like`` (b, c, ...)."""
-    return value.view((-1,) + (1,) * (like.dim() - 1))
 
 
 @dataclass
@@ -58,13 +52,6 @@ def farthest(x: Tensor, norm: str, target: Target) -> Tensor:
     lower, upper = target.space.bounds_like(x)
     room = torch.maximum(x - lower, upper - x)
     return ball_norm(room if target.mask is None else room * target.mask, norm)
-
-
-def boundary_loss(target: Target, loss: str, *, untargeted: bool) -> str | Callable[..., Any]:
-    """The named loss; in place of the squared error of a regressor its margin, which is 0 on the boundary."""
-    if untargeted and loss == "margin" and isinstance(target.task, Regression):
-        return lambda output, y: -target.margin(output, y)
-    return loss
 
 
 def finite(gradient: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from advbench.api import Attack, InputSpace, Regression, Rng, Tags, Target, Task, param
+from advbench.api import Attack, InputSpace, Rng, Tags, Target, Task, param
 from advbench_attacks.adam import adam
 from advbench_attacks.flow import Neighbours, mean_flow, smoothness, warp
 from advbench_attacks.lbfgs import lbfgs
@@ -39,7 +39,6 @@ def stadv(
     target: Target,
     rng: Rng,
     *,
-    loss: str | Callable[[Tensor, Tensor], Tensor] = "margin",
     tau: float = 1e-3,
     kappa: float = 0.02,
     relative: bool = True,
@@ -65,8 +64,6 @@ def stadv(
         one that is adversarial as it is keeps a flow of zero.
     rng
         Draws of Gaussian starts.
-    loss
-        What `Target.evaluate` maximises: minus the margin.
     tau
         Weight of the smoothness in the first round, per pixel.
     kappa
@@ -92,7 +89,7 @@ def stadv(
     if len(todo):
         margin, largest = target.margin(output, y)[todo], output[todo].abs().amax(1)
         unit = torch.maximum(margin, 1e-3 * largest) if relative else torch.ones_like(margin)
-        search = _Search(x[todo], y[todo], target.take(todo), loss, neighbours, unit, kappa, weight[todo])
+        search = _Search(x[todo], y[todo], target.take(todo), neighbours, unit, kappa, weight[todo])
         minimise = _minimiser(optimiser, learning_rate)
         start = flow[todo].flatten(1)
         if sigma > 0:
@@ -112,10 +109,10 @@ class _Search:
     """The samples that are not adversarial to begin with, and their best flows; first axis = these samples."""
 
     def __init__(
-        self, x: Tensor, y: Tensor, target: Target, loss: Any, neighbours: Neighbours, unit: Tensor,
+        self, x: Tensor, y: Tensor, target: Target, neighbours: Neighbours, unit: Tensor,
         kappa: float, tau: Tensor,
     ) -> None:  # fmt: skip
-        self.x, self.y, self.target, self.loss = x, y, target, loss
+        self.x, self.y, self.target = x, y, target
         self.neighbours, self.unit, self.kappa, self.tau = neighbours, unit, kappa, tau
         self.flow, self.best_tau = _no_flow(x), tau.clone()
         self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -128,7 +125,7 @@ class _Search:
         flow, y, target = points.view(-1, *self.flow.shape[1:]), self.y[rows], self.target.take(rows)
         warped = warp(self.x[rows], flow)
         size, pull = smoothness(flow, self.neighbours, ROUNDING)
-        loss, gradient, output = target.evaluate(warped.image, y, self.loss)
+        loss, gradient, output = target.evaluate(warped.image, y)
         self._judge(rows, flow, size, target.margin(output, y), target.is_adversarial(output, y))
         unit, tau = self.unit[rows], self.tau[rows]
         margin = -loss / unit
@@ -216,10 +213,7 @@ class StAdv(Attack):
     def deform(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Deformed:
         """`stadv` with these parameters: images (b, c, h, w) and their flows in pixels."""
         options = self.model_dump(exclude={"goal", "mask"})
-        loss: Any = "margin"
-        if isinstance(target.task, Regression) and self.goal == "untargeted":
-            loss = lambda output, y: -target.margin(output, y)  # noqa: E731 - "margin" is the squared error there
-        return stadv(x, y, target, rng, loss=loss, **options)
+        return stadv(x, y, target, rng, **options)
 
     def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
         """The images of `deform`."""

@@ -88,7 +88,8 @@ def _common_direction(gradient: Tensor, wanted: Tensor) -> Tensor:
     largest = rows.flatten(1).abs().amax(1).clamp_min(1e-38)
     rows = rows / largest.view((-1,) + (1,) * (rows.dim() - 1))  # squares of small entries underflow
     length = rows.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return (rows / length.view((-1,) + (1,) * (rows.dim() - 1))).mean(0, keepdim=True)
+    pull: Tensor = (rows / length.view((-1,) + (1,) * (rows.dim() - 1))).mean(0, keepdim=True)
+    return pull
 
 
 class Universal(Attack):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor
 
@@ -38,8 +39,14 @@ def median_filter(x: Tensor, *, size: int) -> Tensor:
 
 def resample(x: Tensor, *, scale: float) -> Tensor:
     """Images (b, c, h, w) resized bilinearly to ``scale`` times their size and back, as by Pillow."""
-    rows, columns = (_there_and_back(size, scale).to(x) for size in x.shape[-2:])
-    return rows @ x @ columns.T
+    height, width = x.shape[-2:]
+    rows, columns = (_filled(_there_and_back(size, scale).to(x)) for size in (height, width))
+    return (rows @ _filled(x) @ columns.T)[..., :height, :width]
+
+
+def _filled(x: Tensor) -> Tensor:
+    """Zeros added until both sides are multiples of 16: where a row lies in memory decides how a product rounds."""
+    return F.pad(x, (0, -x.shape[-1] % 16, 0, -x.shape[-2] % 16))
 
 
 class FeatureSqueezing(Defense):

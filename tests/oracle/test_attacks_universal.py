@@ -6,7 +6,7 @@ from tests.oracle.stand_in import classes, linear
 from toys import case, data, pipeline, samples
 
 from advbench.api import Budget, InputSpace
-from advbench.runtime.cell import craft
+from advbench.runtime.crafting import craft
 from advbench.testing.stage import Stage, a_stage
 from advbench.values import Mask
 from advbench_attacks.universal import Universal, universal

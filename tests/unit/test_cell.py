@@ -9,7 +9,9 @@ from toys import Confidence, Jitter, Net, Noise, Rogue, Round, Step, Wander, cas
 
 from advbench.api import Attack, Budget, Constraint, Defense, Rng, Tags, Target, UserError
 from advbench.errors import AdvbenchError, CellTimeout, PluginError
-from advbench.runtime.cell import craft, judge, predict
+from advbench.runtime.cell import predict
+from advbench.runtime.crafting import craft
+from advbench.runtime.judging import judge
 from advbench.runtime.network import Network, Untouched
 from advbench.runtime.verify import verify
 

@@ -11,8 +11,10 @@ from toys import Noise, Step, case, data, pipeline, samples
 from advbench.api import Attack, Budget, Classification, InputSpace, Rng, Tags, Target, param
 from advbench.components.identity import Spec
 from advbench.evidence.figures import figures
-from advbench.runtime.cell import Case, craft, judge
+from advbench.runtime.cell import Case
 from advbench.runtime.cell import Step as Applied
+from advbench.runtime.crafting import craft
+from advbench.runtime.judging import judge
 from advbench.runtime.network import Ensemble
 from advbench.values import Mask
 

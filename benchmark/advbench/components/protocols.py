@@ -98,12 +98,12 @@ class Target(Protocol):
     def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
         """Loss, its input gradient and the output: one forward and one backward pass per sample.
 
-        Attacks maximise the loss. ``"margin"``: minus `margin` (squared error for an untargeted attack on a
-        regressor); ``"ce"``: cross-entropy in its log-odds form, ``logsumexp`` of the other logits minus that of
-        ``y``, which has the gradient direction of cross-entropy and does not saturate; ``"dlr"``: margin over the
-        spread of the largest logits (Croce and Hein 2020; the margin where there are too few classes for it); or a
-        function of (output, y) that returns (b,). Named losses speak of the goal. The gradient is zero outside
-        `mask`.
+        Attacks maximise the loss. ``"margin"``: minus `margin`; ``"ce"``: cross-entropy in its log-odds form,
+        ``logsumexp`` of the other logits minus that of ``y``, which has the gradient direction of cross-entropy and
+        does not saturate; ``"dlr"``: margin over the spread of the largest logits (Croce and Hein 2020; the margin
+        where there are too few classes for it); or a function of (output, y) that returns (b,). Named losses speak of
+        the goal; for a regressor ``"ce"`` is the squared error of an untargeted attack, and else all are the margin.
+        The gradient is zero outside `mask` and may be overwritten.
         """
 
     def input_gradient(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Tensor:

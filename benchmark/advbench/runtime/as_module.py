@@ -40,11 +40,11 @@ class AsModule(nn.Module):
         within = target.meter.charge(target.rows, draws, 0)
         if target.mask is not None:
             x = torch.where(target.mask, x, x.detach())
-        parts = torch.arange(len(x), device=x.device).split(target.pipeline.chunk)
+        parts = torch.split(torch.arange(len(x), device=x.device), target.pipeline.chunk)
         output = torch.cat([_mean_output(target, x, rows, draws, graph) for rows in parts])
         target.observe(x.detach(), within, output.detach())
         if graph:
-            output.register_hook(_counted(target, draws))
+            output.register_hook(_counted(target, draws))  # type: ignore[no-untyped-call]
         return output
 
 

@@ -99,11 +99,9 @@ def attack_loss(
         return name
     if name not in ("margin", "ce", "dlr"):
         raise PluginError(f"unknown loss {name!r}: 'margin', 'ce', 'dlr' or a function of (output, y)")
-    if isinstance(task, Regression):
-        if aim is None:
-            return lambda output, y: scaled_error(output, y, task).square().sum(1)
-        return lambda output, y: -goal_margin(output, y, task, aim)
-    if name == "margin":
+    if name == "ce" and isinstance(task, Regression) and aim is None:
+        return lambda output, y: scaled_error(output, y, task).square().sum(1)
+    if name == "margin" or isinstance(task, Regression):
         return lambda output, y: -goal_margin(output, y, task, aim)
     untargeted = _log_odds if name == "ce" else _dlr
     if aim is None:

@@ -17,7 +17,8 @@ from advbench.components.base import Attack, Component, Perturbation
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins, Source
 from advbench.runtime import tasks
-from advbench.runtime.cell import Case, Crafted, Limits, Samples, Step, craft
+from advbench.runtime.cell import Case, Crafted, Limits, Samples, Step
+from advbench.runtime.crafting import craft
 from advbench.runtime.network import Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import SampleRng, isolated_rng

@@ -1,0 +1,191 @@
+"""Perturb and verify: what a plugin returns is checked, clipped and projected before anybody sees it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advbench.components.base import Attack, Corruption
+from advbench.components.identity import Spec
+from advbench.errors import BudgetExhausted, CellTimeout, PluginError
+from advbench.runtime import tasks
+from advbench.runtime.cell import Case, Crafted, Samples, predict
+from advbench.runtime.network import Untouched
+from advbench.runtime.rng import isolated_rng, seed_of
+from advbench.runtime.target import Meter, PipelineTarget
+from advbench.runtime.verify import verify
+from advbench.values import Classification
+
+
+def craft(case: Case) -> Crafted:
+    """Perturb and verify.
+
+    Raises
+    ------
+    PluginError
+        If the plugin breaks its contract.
+    CellTimeout
+        If the time limit passes.
+    """
+    samples = case.samples
+    count = torch.zeros(len(samples), dtype=torch.int64, device=samples.x.device)
+    crafted = Crafted(samples.x.clone(), torch.zeros_like(count, dtype=torch.bool), count, count.clone())
+    deadline = time.monotonic() + case.limits.seconds if case.limits.seconds else None
+    for step in case.steps:
+        shifted = replace(samples, x=crafted.x.clone())  # what the steps before made of the samples
+        if isinstance(step.perturbation, Attack):
+            crafted = _attack(replace(case, samples=shifted), step.perturbation, step.spec, crafted, deadline)
+        elif isinstance(step.perturbation, Corruption):
+            for rows in torch.split(torch.arange(len(samples), device=samples.x.device), case.limits.batch):
+                _check_time(deadline)
+                _corrupt(case, step.perturbation, step.spec, shifted.take(rows), rows, crafted)
+        else:
+            raise PluginError(f"{step.spec.id} is neither an attack nor a corruption")
+    return crafted
+
+
+def _check_time(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise CellTimeout("time limit of the cell")
+
+
+def _corrupt(
+    case: Case, corruption: Corruption, spec: Spec, batch: Samples, rows: Tensor, crafted: Crafted
+) -> None:
+    original = batch.x.clone()
+    with isolated_rng(seed_of(case.seed, spec.id)):
+        candidate = corruption.corrupt(batch.x, case.judged.space, batch.rng(case.seed, spec.id))
+    _keep(case, spec, candidate, batch, original, rows, crafted)
+
+
+def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: float | None) -> Crafted:
+    samples = case.samples
+    output = predict(case.crafting, samples, case.seed)
+    draws = samples.rng(case.seed, f"goal of {spec.id}")
+    task = case.judged.task
+    aim = tasks.aims(attack.goal, output, samples.y, task, lambda high: draws.integers(high))
+    size = samples.x.new_full((len(samples),), torch.nan) if attack.tags.size else None
+    crafted = replace(crafted, aim=aim, size=size)
+    delta = None
+    if attack.tags.universal:
+        delta, spent = _learn(case, attack, spec, deadline)
+        crafted.forward[:], crafted.backward[:] = (-(-total // len(samples)) for total in spent)
+    for rows in torch.split(_attacked(case, attack, output, aim), case.limits.batch):
+        _check_time(deadline)
+        batch = samples.take(rows)
+        original, guard = batch.x.clone(), Untouched(case.crafting.network)
+        if delta is None:
+            target = _target(case, attack, batch, None if aim is None else aim[rows], deadline)
+            candidate = _perturbed(case, attack, spec, batch, target)
+            crafted.forward[rows], crafted.backward[rows] = target.meter.forward, target.meter.backward
+            if size is not None:
+                size[rows] = target.meter.size
+        else:
+            candidate = batch.x + delta
+        complaint = guard.complaint()
+        if complaint:
+            raise PluginError(f"{spec.id} {complaint}")
+        _keep(case, spec, candidate, batch, original, rows, crafted, attack)
+    return crafted
+
+
+def _attacked(case: Case, attack: Attack, output: Tensor, aim: Tensor | None) -> Tensor:
+    """Rows to attack.
+
+    A classification attack leaves what is wrong already and what has the goal's class. A network other than the
+    judged one, and one perturbation for all inputs, say nothing of what is wrong already.
+    """
+    rows = torch.ones(len(output), dtype=torch.bool, device=output.device)
+    if isinstance(case.judged.task, Classification):
+        if case.knowledge != "transfer" and not attack.tags.universal:
+            rows = ~tasks.is_wrong(output, case.samples.y, case.judged.task)
+        if aim is not None:
+            rows = rows & (aim != case.samples.y)
+    return torch.nonzero(rows)[:, 0]
+
+
+def _target(
+    case: Case, attack: Attack, batch: Samples, aim: Tensor | None, deadline: float | None
+) -> PipelineTarget:
+    space = case.judged.space
+    return PipelineTarget(
+        case.crafting,
+        batch.extras,
+        batch.rng(case.seed, "defense under attack"),
+        _meter(case, attack, batch, deadline),
+        torch.arange(len(batch), device=batch.x.device),
+        case.knowledge != "blackbox",
+        aim,
+        None if attack.mask is None else attack.mask.like(batch.x, space),
+    )
+
+
+def _perturbed(case: Case, attack: Attack, spec: Spec, batch: Samples, target: PipelineTarget) -> Any:
+    """What the attack returns, or the best point that was seen where it overran its budget of passes."""
+    meter = target.meter
+    with isolated_rng(seed_of(case.seed, spec.id)):
+        try:
+            candidate = attack.perturb(batch.x, batch.y, target, batch.rng(case.seed, spec.id))
+        except BudgetExhausted:
+            return meter.best
+    if meter.budget and isinstance(candidate, Tensor) and candidate.shape == batch.x.shape:
+        spent = meter.forward + meter.backward >= meter.budget
+        return torch.where(_column(spent, batch.x), meter.best, candidate.to(batch.x))
+    return candidate
+
+
+def _learn(case: Case, attack: Attack, spec: Spec, deadline: float | None) -> tuple[Tensor, tuple[int, int]]:
+    """One perturbation for all inputs, learned on samples that are not evaluated, and the passes that it took."""
+    if case.learning is None or not len(case.learning):
+        raise PluginError(f"{spec.id} learns from a split 'calibration', 'valid' or 'train'; there is none")
+    learning = case.learning
+    output = predict(case.crafting, learning, case.seed)
+    right = torch.nonzero(~tasks.is_wrong(output, learning.y, case.crafting.task))[:, 0]
+    if not len(right):
+        raise PluginError(f"{spec.id} has nothing to learn from: no sample is predicted correctly")
+    batch = learning.take(right)
+    draws = batch.rng(case.seed, f"goal of {spec.id}")
+    aim = tasks.aims(
+        attack.goal, output[right], batch.y, case.crafting.task, lambda high: draws.integers(high)
+    )
+    # A budget of passes is one for each evaluated sample; learning is counted, not limited.
+    target = _target(replace(case, budget=None), attack, batch, aim, deadline)
+    guard = Untouched(case.crafting.network)
+    with isolated_rng(seed_of(case.seed, spec.id)):
+        delta = attack.universal(batch.x, batch.y, target, batch.rng(case.seed, spec.id))
+    if not isinstance(delta, Tensor) or delta.shape != (1, *batch.x.shape[1:]):
+        raise PluginError(f"{spec.id}: universal() must return a tensor (1, c, ...), shaped like one input")
+    complaint = guard.complaint()
+    if complaint:
+        raise PluginError(f"{spec.id} {complaint}")
+    return delta.detach(), (int(target.meter.forward.sum()), int(target.meter.backward.sum()))
+
+
+def _keep(
+    case: Case, spec: Spec, candidate: Any, batch: Samples, original: Tensor, rows: Tensor,
+    crafted: Crafted, attack: Attack | None = None,
+) -> None:  # fmt: skip
+    """Verify what a plugin returned for the samples ``rows`` and keep it."""
+    if not torch.equal(batch.x, original):
+        raise PluginError(f"{spec.id} changed its inputs in place")
+    space = case.judged.space
+    ball = attack.constraint() if attack is not None else None
+    mask = attack.mask.like(original, space) if attack is not None and attack.mask is not None else None
+    verified = verify(candidate, original, space, ball, spec.id, mask)
+    crafted.x[rows] = verified.x
+    crafted.violation[rows] |= verified.violation
+
+
+def _meter(case: Case, attack: Attack, batch: Samples, deadline: float | None) -> Meter:
+    smallest = None
+    if attack.tags.minimum_norm:
+        smallest = getattr(attack, "norm", next(iter(attack.tags.norms), "l2"))
+    return Meter(batch.x, batch.y, case.budget, smallest, deadline)
+
+
+def _column(value: Tensor, like: Tensor) -> Tensor:
+    return value.view((-1,) + (1,) * (like.dim() - 1))
