@@ -108,7 +108,7 @@ def test_gradient_of_the_whole_loss_is_that_of_finite_differences():
     target = StandIn(small_network(2, 3).double(), classes(3), space_of((2, 5, 5)), 4)
     y = target.output(x).argmax(1)
     unit, tau = torch.full((4,), 7.0).double(), torch.full((4,), 0.01).double()
-    search = _Search(x, y, target, "margin", "axis", unit, 0.0, tau)
+    search = _Search(x, y, target, "axis", unit, 0.0, tau)
     points, rows = random_tensor(4, 50, seed=3, low=-0.4, high=0.4).double(), torch.arange(4)
     expected = numeric(lambda p: search.objective(p, rows)[0], points)
     found = search.objective(points, rows)[1]
