@@ -1,0 +1,52 @@
+"""What is run on which network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.peers.peers import Task
+from tests.peers.scenes import Scene, blobs, digits
+
+POPULATION = 400
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attack and the number of samples; ``gradients``: whether its passes have a backward one."""
+
+    task: Task
+    samples: int
+    gradients: bool = True
+
+    @property
+    def nominal(self) -> int:
+        """Passes per sample that the task says: its steps; for one-pixel the candidates of all generations."""
+        return POPULATION * (self.task.steps + 1) if self.task.attack == "one-pixel" else self.task.steps
+
+
+def trials(scene: Scene, quick: bool) -> list[Trial]:
+    """All attacks, with budgets that fool some of the samples and not all."""
+    eps, length = (0.1, 1.0) if scene.x.shape[-1] < 50 else (2 / 255, 0.5)
+    short = quick or "ResNet18" in scene.name
+    steps, many, queries = (10, 20, 100) if short else (40, 100, 500)
+    count = len(scene.x)
+    return [
+        Trial(Task("fgsm", "linf", eps), count),
+        Trial(Task("pgd", "linf", eps, 2.5 * eps / steps, steps), count),
+        Trial(Task("pgd", "l2", length, 2.5 * length / steps, steps), count),
+        Trial(Task("ddn", "l2", steps=many), count),
+        Trial(Task("fmn", "l2", steps=many), count),
+        Trial(Task("fmn", "linf", steps=many), count),
+        Trial(Task("apgd", "linf", eps, steps=many), count),
+        Trial(Task("square", "linf", eps, steps=queries), count, gradients=False),
+        Trial(Task("one-pixel", "pixels", 1, steps=1 if short else 10), 1 if short else 4, gradients=False),
+        Trial(Task("auto", "linf", eps, steps=many), min(count, 4 if short else 32)),
+    ]
+
+
+def networks(quick: bool) -> Sequence[Callable[[], Scene]]:
+    """The networks, from the cheapest on; samples fill our chunks of 32, whose rest would be padded."""
+    if quick:
+        return [lambda: digits(32, epochs=3)]
+    return [lambda: digits(96), lambda: blobs("ConvNet", 64), lambda: blobs("ResNet18", 32, epochs=3)]
