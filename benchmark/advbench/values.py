@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,10 +238,10 @@ class Mask(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: tuple[str | int, ...] | None = None
-    """Names or indices of the channels that may change; all unless given."""
-    box: tuple[int, int, int, int] | None = None
-    """Rectangle ``[top, left, height, width]`` of pixels that may change; all unless given."""
+    channels: tuple[str | int, ...] | None = Field(None, description="names or indices; all unless given")
+    box: tuple[int, int, int, int] | None = Field(
+        None, description="[top, left, height, width] in pixels; all unless given"
+    )
 
     def problem(self, space: InputSpace) -> str | None:
         """Why it does not fit the input space, or None."""

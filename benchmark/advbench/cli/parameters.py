@@ -5,11 +5,12 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from advbench.components.base import Attack
 from advbench.components.identity import canonical
 from advbench.values import Budget
 
@@ -37,9 +38,9 @@ class Parameter:
 
 
 def parameters(model: type[BaseModel], prefix: str = "") -> list[Parameter]:
-    """All parameters of a component, those inside others after them."""
+    """All parameters of a component, those inside others after them, those that every attack has at the end."""
     found = []
-    for name, field in model.model_fields.items():
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] in Attack.model_fields):
         unit = field.json_schema_extra.get("unit", "") if isinstance(field.json_schema_extra, dict) else ""
         inner = _model(field.annotation)
         default = _default(field, inner is not None)
@@ -67,6 +68,8 @@ def type_name(annotation: Any) -> str:
     """An annotation as a person says it: ``"linf | l2"``, ``"list of number"``."""
     if annotation in NAMES:
         return NAMES[annotation]
+    if get_origin(annotation) is Annotated:
+        return type_name(get_args(annotation)[0])
     if annotation is Budget:
         return "number or one per channel"
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -155,11 +155,11 @@ class Attack(Perturbation):
 
     goal: Goal = param(
         "untargeted",
-        "what the attack wants: untargeted, a class index, next, runner-up, least-likely or random;"
-        " up or down for a regressor",
+        "what counts as success: any error, a class (its index, or chosen for each sample), or for a regressor"
+        " an error up or down",
     )
     mask: Mask | None = param(
-        None, "channels and box [top, left, height, width] that may change; all unless given"
+        None, "what may change; everything unless given"
     )
 
     @model_validator(mode="after")
