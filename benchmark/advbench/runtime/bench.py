@@ -29,7 +29,7 @@ from advbench.store.artifacts import Store
 from advbench.suite.grid import Cell
 from advbench.values import Data
 
-CHUNK = {"cpu": 32, "cuda": 512}
+CHUNK = {"cpu": 16, "cuda": 512}
 """Samples per forward pass. Fixed for each kind of device, so that a sample never depends on its companions."""
 
 LEARNED_FROM = 500
