@@ -213,7 +213,12 @@ def test_info_shows_parameters_tags_and_reference(folder: Path, capsys: pytest.C
     assert text.startswith("featherweight/push  attack, version 1, from ")
     assert "More about it." in text
     row = next(line for line in text.splitlines() if line.startswith("  eps"))
-    assert re.split(r"  +", row.strip()) == ["eps", "number or one per channel", "8/255", "radius of the ball [counts]"]
+    assert re.split(r"  +", row.strip()) == [
+        "eps",
+        "number or one per channel",
+        "8/255",
+        "radius of the ball [counts]",
+    ]
     assert "  needs_gradient  yes" in text
     assert "reference  https://example.org/push" in text
     assert "stochastic" not in text

@@ -158,9 +158,7 @@ class Attack(Perturbation):
         "what counts as success: any error, a class (its index, or chosen for each sample), or for a regressor"
         " an error up or down",
     )
-    mask: Mask | None = param(
-        None, "what may change; everything unless given"
-    )
+    mask: Mask | None = param(None, "what may change; everything unless given")
 
     @model_validator(mode="after")
     def _goal_is_supported(self) -> Self:
