@@ -35,7 +35,9 @@ def space_of(
         raise DataError(f"{where}: one sample must be (c, h, w), (h, w) or (c,), not {shape}")
     names = tuple(channels) or tuple(map(str, range(shape[0])))
     if len(names) != shape[0]:
-        raise DataError(f"{where}: {len(names)} channel names for {shape[0]} channels; one sample is {shape}")
+        raise DataError(
+            f"channels: {len(names)} names for {shape[0]} channels of the inputs; one sample is {shape}"
+        )
     notes = []
     if bounds == "data":
         low, high = (tuple(map(float, values)) for values in extremes(arrays))

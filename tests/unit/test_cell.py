@@ -231,3 +231,41 @@ def test_normalisation_inside_equals_a_twin_without() -> None:
 def test_error_tree() -> None:
     assert issubclass(UserError, AdvbenchError)
     assert not issubclass(PluginError, UserError)
+
+
+class Forgetful(torch.nn.Module):
+    """Drops activations in eval mode too."""
+
+    def __init__(self, whole: torch.nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(self.whole(x)[1], 0.5)
+
+
+class Restless(Forgetful):
+    """Puts itself into train mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.train()
+        return self.whole(x)
+
+
+def test_a_network_that_draws_at_random_is_flagged() -> None:
+    blobs = data()
+    whole = pipeline(blobs)
+    honest = case(None, whole, samples(blobs))
+    assert "unrepeatable" not in judge(honest, craft(honest))
+    whole.network.module = Forgetful(whole.network.module).eval()
+    doubtful = case(None, whole, samples(blobs))
+    assert judge(doubtful, craft(doubtful))["unrepeatable"].all()
+
+
+def test_a_network_that_leaves_eval_mode_is_named_itself() -> None:
+    blobs = data()
+    whole = pipeline(blobs)
+    whole.network.module = Restless(whole.network.module).eval()
+    one = case(None, whole, samples(blobs))
+    with pytest.raises(PluginError, match="a forward pass left the network in train mode"):
+        judge(one, craft(one))

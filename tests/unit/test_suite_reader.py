@@ -352,13 +352,17 @@ MISTAKES = {
     ),
     "sequences": (
         SMALL + "perturbations:\n  - {then: [{use: push, params: {eps: 1}}, grain]}\n  - {then: 3}\n"
-        "  - {then: [grain, none], sweep: {}}\n  - {use: grain, transfer_from: [nett]}\n",
+        "  - {then: [grain, none], sweep: {}}\n  - {use: push, params: {eps: 1}, transfer_from: [nett]}\n"
+        "  - {use: grain, transfer_from: [net]}\n"
+        "  - {then: [grain, {use: push, params: {eps: 1}, transfer_from: [net]}]}\n",
         [
             "5:5: perturbations[0]: the attack toy/push must come last",
             "6:12: perturbations[1].then: *",
             "7:20: perturbations[2].then[1]: 'none' cannot be part of a composition*",
             "7:27: perturbations[2]: unknown key 'sweep'*",
-            "8:34: perturbations[3].transfer_from[0]: *'nett'*",
+            "8:51: perturbations[3].transfer_from[0]: *'nett'*",
+            "9:33: perturbations[4].transfer_from: `transfer_from` is for attacks*",
+            "10:50: perturbations[5].then[1]: unknown key 'transfer_from'*",
         ],
     ),
     "knowledge": (
@@ -509,7 +513,7 @@ MISTAKES = {
             "8:5: exclude[2]: says nothing; name at least one of "
             "dataset, model, defense, perturbation, knowledge, seed",
             "9:5: exclude[3]: must be a mapping of keys and values, got 'net'",
-            "11:17: exclude[5].knowledge: 'oblivious' fits no knowledge of this suite (known: adaptive, none)",
+            "11:17: exclude[5].knowledge: 'oblivious' fits no knowledge of this suite (known: adaptive, none*",
             "11:42: exclude[5].perturbation: must be text, got a list",
         ],
     ),

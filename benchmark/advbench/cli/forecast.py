@@ -11,7 +11,7 @@ from advbench.components.recipe import Recipe
 from advbench.display.base import Outlook
 from advbench.engines.planning import Plan, Planned
 from advbench.runtime.data import Card, Environment, known_card
-from advbench.runtime.identify import network_identity, training_defenses
+from advbench.runtime.identify import network_identity, surrogate_cell, training_defenses
 from advbench.suite.grid import Cell
 
 JUDGING = 2
@@ -46,10 +46,11 @@ def networks(plan: Plan, environment: Environment) -> list[Network]:
     """Every network that a cell to be computed needs, once."""
     found: dict[tuple[object, ...], Network] = {}
     for cell in (one.cell for _, group in plan.jobs for one in group):
-        for defenses in _trainings(environment, cell):
-            key = (cell.source.spec, cell.model.spec, defenses, cell.seed)
+        others = [(surrogate_cell(cell, one), ()) for one in cell.perturbation.transfer_from]
+        for trained, defenses in [*((cell, one) for one in _trainings(environment, cell)), *others]:
+            key = (trained.source.spec, trained.model.spec, defenses, trained.seed)
             if key not in found:
-                found[key] = _network(environment, cell, defenses)
+                found[key] = _network(environment, trained, defenses)
     return list(found.values())
 
 

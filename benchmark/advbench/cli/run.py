@@ -54,7 +54,7 @@ EXECUTION = (
         type=click.IntRange(min=1),
         default=256,
         show_default=True,
-        help="Samples that are perturbed together. Changes no number.",
+        help="Samples that are perturbed together. Changes no number, but few are slow.",
     ),
     click.option(
         "--cell-timeout",

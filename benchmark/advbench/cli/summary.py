@@ -94,5 +94,5 @@ def _counts(result: Result, seconds: float, console: Console) -> None:
         Text(f"{count} {status}", STYLES.get(status, "")) for status, count in sorted(result.counts.items())
     )
     line = Text(f"{plural(len(result.rows), 'row')}: ").append_text(states)
-    line.append(f"; {result.plan.pending} computed, {reused} reused, in {duration(seconds)}")
+    line.append(f"; {result.computed} computed, {reused} reused, in {duration(seconds)}")
     console.print(line)

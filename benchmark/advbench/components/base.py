@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from advbench.components.tags import Tags
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from advbench.components.protocols import DataContext, Prediction, Rng, Target, Training
 
 Goal = (
-    Literal["untargeted", "random", "next", "runner-up", "least-likely", "up", "down"] | Annotated[int, Ge(0)]
+    Literal["untargeted", "random", "next", "runner-up", "least-likely", "up", "down"]
+    | Annotated[int, Strict(), Ge(0)]
 )
 
 KINDS = ("model", "dataset", "perturbation", "defense", "metric", "engine", "figure")

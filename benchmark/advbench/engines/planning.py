@@ -16,6 +16,7 @@ from advbench.runtime.identify import cell_id, training_defenses
 from advbench.store.records import Record, Records
 from advbench.suite.grid import Cell, Grid
 from advbench.suite.model import DatasetItem
+from advbench.values import task_name
 
 
 @dataclass(frozen=True)
@@ -160,15 +161,20 @@ class Planner:
     def _reusable(self, name: str, record: Record | None) -> bool:
         if record is None or (record.status != "ok" and self.options.retry_failed):
             return False
+        if record.status == "timeout":  # a limit is no part of what a cell is
+            return self.options.cell_seconds is not None
         kept = self.options.out / "inputs" / f"{name}.npz"
         return record.status != "ok" or not self.options.keep_inputs or kept.is_file()
 
     def _unsupported(self, cell: Cell, card: Card | None) -> str:
         if card is None:
             return ""
-        for spec in (cell.model.spec, *cell.defense.specs, *cell.perturbation.specs):
-            reason = self._component(spec).supports(card.space, card.task) if spec is not None else None
-            if spec is not None and reason:
+        surrogates = [one.spec for one in cell.perturbation.transfer_from]
+        for spec in (cell.model.spec, *surrogates, *cell.defense.specs, *cell.perturbation.specs):
+            part = self._component(spec)
+            fits = task_name(card.task) in part.tags.tasks
+            reason = part.supports(card.space, card.task) if fits else f"not for {task_name(card.task)}"
+            if reason:
                 return f"{spec.id}: {reason}"
         return ""
 

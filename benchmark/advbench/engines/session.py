@@ -45,6 +45,7 @@ class Result:
     counts: Counter[str]
     interrupted: bool = False
     problems: tuple[str, ...] = ()
+    computed: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -66,6 +67,7 @@ class Session:
     environment: Environment = field(init=False)
     records: Records = field(init=False)
     failures: int = 0
+    computed: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ class Session:
             self.problems += self.plugins.notify(
                 "run_finished", RunFinished(self.grid.suite.name, str(options.out), str(path), dict(counts))
             )
-        return Result(plan, in_order(rows), path, counts, interrupted, tuple(self.problems))
+        return Result(plan, in_order(rows), path, counts, interrupted, tuple(self.problems), self.computed)
 
     def _announce(self, plan: Plan) -> None:
         self.ledger.append({"event": "run_started", "cells": len(plan.cells), "pending": plan.pending})
@@ -157,6 +159,7 @@ class Session:
         if event["event"] in ("cell_started", "cell_finished", "network", "note"):
             self.ledger.append(event)
         if event["event"] == "cell_finished":
+            self.computed += 1
             self.failures += event["status"] in FAILURES
             if event["status"] == "crashed":  # its worker is dead and can write nothing
                 self.records.put(Record(event["cell"], "crashed", event["reason"], {}), None)
@@ -186,7 +189,7 @@ class Session:
             "engine": self.options.engine,
             "workers": self.options.workers,
             "device": self.options.device,
-            "computed": plan.pending,
+            "computed": self.computed,
             "reused": sum(one.record is not None for one in plan.cells),
             "counts": dict(counts),
             "store": str(self.options.store),

@@ -23,15 +23,21 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
     eligible = clean & outcomes["eligible"] if "eligible" in outcomes else clean
     success = eligible & reached(outcomes)
     n, n_clean, n_success = len(clean), int(clean.sum()), int(success.sum())
-    row: dict[str, Any] = {"n": n, "n_clean_correct": n_clean, "n_success": n_success}
+    n_eligible = int(eligible.sum())
+    row: dict[str, Any] = {
+        "n": n,
+        "n_clean_correct": n_clean,
+        "n_eligible": n_eligible,
+        "n_success": n_success,
+    }
     if isinstance(task, Classification):
         row |= {"metric": "accuracy"}
         row |= _interval("clean", wilson(n_clean, n)) | _interval("perturbed", wilson(int(robust.sum()), n))
     else:
         row |= _regression(outcomes, task)
-    row |= _interval("attack_success_rate", wilson(n_success, int(eligible.sum())))
+    row |= _interval("attack_success_rate", wilson(n_success, n_eligible))
     row |= _distances(outcomes, eligible, success) | _cost(outcomes) | _detector(outcomes, robust, success)
-    row["flags"] = "probabilities" if "probabilities" in outcomes else ""
+    row["flags"] = ";".join(name for name in ("probabilities", "unrepeatable") if name in outcomes)
     return row
 
 

@@ -19,7 +19,7 @@ from advbench.runtime.data import Card, Environment, load
 from advbench.runtime.events import Emit
 from advbench.runtime.identify import component, surrogate_cell, training_defenses
 from advbench.runtime.jobs import Execution
-from advbench.runtime.network import Ensemble, Network
+from advbench.runtime.network import Ensemble, Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.prepare import Kitchen, Prepared
 from advbench.runtime.quick import quick
@@ -103,7 +103,7 @@ class Bench:
         """The undefended networks that a transfer attack is crafted on, as one."""
         cells = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
         networks = [self._quick(self.network(one, ()), data) for one in cells]
-        return self._pipeline(networks[0] if len(networks) == 1 else Ensemble(networks), (), data)
+        return self._pipeline(networks[0] if len(networks) == 1 else freeze(Ensemble(networks)), (), data)
 
     def _quick(self, prepared: Prepared, data: Data) -> Network:
         """A faster copy for the passes of attacks, made once."""

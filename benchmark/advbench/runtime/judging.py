@@ -14,16 +14,25 @@ from advbench.components.base import Defense
 from advbench.errors import PluginError
 from advbench.runtime import tasks
 from advbench.runtime.cell import Case, Crafted, Samples, predict
+from advbench.runtime.network import Untouched
 from advbench.runtime.pipeline import Pipeline, take
 from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
 from advbench.runtime.threat import ball_norm
 from advbench.values import Classification
 
+REPEATABLE = 1e-4
+"""Largest difference of two outputs of the same network and input, as a share of the largest output."""
+
 
 def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
     """Per-sample outcomes, all (n, ...); arrays as they are kept in the record."""
     samples, task = case.samples, case.judged.task
+    guard = Untouched(case.judged.network)
+    before = guard.complaint()
     clean = predict(case.judged, samples, case.seed)
+    complaint = guard.complaint()
+    if complaint != before:
+        raise PluginError(f"a forward pass {complaint}")
     perturbed = predict(case.judged, samples, case.seed, crafted.x)
     delta = crafted.x.double() - samples.x.double()
     outcomes = {
@@ -45,9 +54,19 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
     }
     if tasks.looks_like_probabilities(clean, task):
         outcomes["probabilities"] = torch.ones(len(samples), dtype=torch.bool)
+    if not _repeatable(case, clean):
+        outcomes["unrepeatable"] = torch.ones(len(samples), dtype=torch.bool)
     return {
         name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in outcomes.items()
     }
+
+
+def _repeatable(case: Case, clean: Tensor) -> bool:
+    """Whether some samples get the same outputs (n, k) again, in another order and other company."""
+    rows = torch.arange(min(len(clean), case.judged.chunk // 2 + 1), device=clean.device).flip(0)
+    again = predict(case.judged, case.samples.take(rows), case.seed)
+    tolerance = REPEATABLE * float(clean.abs().amax()) if len(clean) else 0.0
+    return bool(((again - clean[rows]).abs() <= tolerance).all())
 
 
 def _goal(crafted: Crafted, perturbed: Tensor, case: Case) -> dict[str, Tensor]:

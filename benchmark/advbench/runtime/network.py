@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from advbench.errors import PluginError
 from advbench.values import InputSpace, Task, task_name
+
+Frozen = TypeVar("Frozen", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -79,7 +82,7 @@ class Ensemble(nn.Module):
         return None, self(x, extras)
 
 
-def freeze(network: nn.Module) -> nn.Module:
+def freeze(network: Frozen) -> Frozen:
     """Eval mode, no gradients for parameters."""
     return network.eval().requires_grad_(False)
 

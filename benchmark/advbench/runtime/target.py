@@ -179,6 +179,8 @@ class PipelineTarget:
                 ]
                 function = tasks.attack_loss(loss, self.task, None if self.aim is None else self.aim[rows])
                 losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
+                if not losses.requires_grad:
+                    raise PluginError("the network, or a defense before it, passes no gradient to its input")
                 (gradient,) = torch.autograd.grad(losses.sum(), point)
             if self.mask is not None:
                 gradient = gradient * self.mask

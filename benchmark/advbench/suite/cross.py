@@ -49,7 +49,7 @@ def check_exclusions(
         for key, axis in axes.items()
     }
     # Without a defense the attacker who is oblivious of it is the adaptive one.
-    reachable = {NONE, *knowledge, *(["adaptive"] if "oblivious" in knowledge else [])}
+    reachable = {NONE, "transfer", *knowledge, *(["adaptive"] if "oblivious" in knowledge else [])}
     names |= {"knowledge": reachable if knowledge else None, "seed": {str(seed) for seed in seeds} or None}
     found = []
     for path, entry in findings.items(("exclude",), raw, "mappings of axes to patterns", empty=True):

@@ -18,7 +18,8 @@ from advbench.suite.parameters import Given, find_component, spec_of
 from advbench.suite.sweeps import LABEL_MARKS, combinations, same
 
 KEYS = ("use", "name", "params", "sweep")
-PERTURBATION_KEYS = (*KEYS, "then", "transfer_from")
+WHOLE_ONLY = ("then", "transfer_from")
+PERTURBATION_KEYS = (*KEYS, *WHOLE_ONLY)
 MAX_SWEEP = 1000
 _LABEL = re.compile(rf"(?!\+ )[{LABEL_MARKS}]+(?: (?!\+(?: |$))[{LABEL_MARKS}]+)*")
 
@@ -105,7 +106,9 @@ class EntryReader:
         if use is None:
             self._complete = False
             return []
-        entry = self._findings.mapping(path, entry, self._keys)
+        whole = len(path) == 2  # parts of a composition have fewer keys
+        keys = self._keys if whole else [key for key in self._keys if key not in WHOLE_ONLY]
+        entry = self._findings.mapping(path, entry, keys)
         base = self._base_label(path, entry, use)
         params = self._findings.mapping((*path, "params"), entry["params"]) if "params" in entry else {}
         sweep = self._sweep(path, entry, params)

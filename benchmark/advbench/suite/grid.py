@@ -139,10 +139,21 @@ def _misfit(cell: Cell, parts: Mapping[Spec, Component]) -> str:
     trainers = [spec.id for spec, part in present if isinstance(part, Defense) and part.tags.trains]
     if len(trainers) > 1:
         return f"{' and '.join(trainers)} both replace the training"
+    own = [
+        one
+        for one in cell.perturbation.transfer_from
+        if (one.spec, _seed(one, cell)) == (cell.model.spec, cell.seed)
+    ]
+    if own and not cell.defense.specs:
+        return f"{own[0].label} is the attacked network itself; its rows with knowledge adaptive say the same"
     attack = parts[cell.perturbation.spec] if cell.perturbation.spec else None
     if isinstance(attack, Perturbation) and cell.knowledge == "blackbox" and attack.tags.needs_gradient:
         return "needs gradients, which a black box does not grant"
     return ""
+
+
+def _seed(surrogate: Surrogate, cell: Cell) -> int:
+    return cell.seed if surrogate.seed is None else surrogate.seed
 
 
 def as_json(cell: Cell) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advbench.components.base import Corruption
+from advbench.components.base import Attack, Corruption
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins
 from advbench.errors import SuiteError
@@ -188,12 +188,18 @@ class _SuiteReader:
                 path = (*candidate.path, "transfer_from")
                 surrogates = self._surrogates(path, entry["transfer_from"], models)
             for spec in (candidate.specs or ())[:-1]:
-                if not issubclass(self._plugins.find("perturbation", spec.id).load(), Corruption):
+                if not issubclass(self._class(spec), Corruption):
                     self._findings.add(candidate.path, f"the attack {spec.id} must come last")
             if candidate.specs is not None:
                 last = candidate.specs[-1] if candidate.specs else None
+                if surrogates and not (last and issubclass(self._class(last), Attack)):
+                    words = "`transfer_from` is for attacks; a corruption does not look at a network"
+                    self._findings.add((*candidate.path, "transfer_from"), words)
                 items.append(PerturbationItem(candidate.label, last, candidate.specs[:-1], surrogates))
         return tuple(items)
+
+    def _class(self, spec: Spec) -> type:
+        return self._plugins.find("perturbation", spec.id).load()
 
     def _surrogates(self, path: tuple[str | int, ...], raw: Any, models: Axis) -> tuple[Surrogate, ...]:
         """Networks to craft on: labels of models, ids or entries, each with a `seed` if it shall differ."""
