@@ -132,7 +132,7 @@ class Auto(Attack):
 
     Auto-PGD on cross-entropy, targeted Auto-PGD, fast minimum-norm and Square, one after the other, each on the
     samples that are still right. There is nothing to tune; ``steps`` and ``queries`` only bound the cost. It is
-    not the same as the original: all losses are margins that no scale of the logits can hide, the minimum-norm
+    not the same as the original: no large scale of the logits can hide the gradients of its losses, the minimum-norm
     attack takes the place of FAB, and it runs for any number of classes, any bounds, and for regressors.
     """
 

@@ -119,6 +119,8 @@ class Bisection(Attack):
 
     Turns an attack with a fixed budget into one of minimum norm: one run gives the whole curve of accuracy over
     budget. Steps are in proportion to each sample's budget; ``eps`` of the attack is the only thing that changes.
+    What it finds is an upper bound: with several classes the attack follows the runner-up, which need not be the
+    nearest.
     """
 
     tags: ClassVar[Tags] = Tags(
@@ -139,7 +141,7 @@ class Bisection(Attack):
     attack: Literal["fgsm", "pgd", "apgd"] = param("pgd", "the attack that is run with every budget")
     norm: Literal["linf", "l2", "l1"] = param("l2", "norm that is made small")
     steps: int = param(40, "gradient steps of each run; fgsm has one", ge=1)
-    search_steps: int = param(10, "budgets that are tried on each sample", ge=1)
+    search_steps: int = param(12, "budgets that are tried on each sample", ge=1)
     eps_max: float | None = param(
         None, "largest budget; as far as the bounds reach unless given", unit="input units", gt=0
     )

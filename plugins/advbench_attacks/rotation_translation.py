@@ -37,7 +37,7 @@ def motions(max_angle: float, angles: int, max_shift: float, shifts: int) -> lis
 
 
 def _evenly(most: float, count: int) -> list[float]:
-    return [most * (2 * i / (count - 1) - 1) for i in range(count)] if count > 1 else [0.0]
+    return [most * (2 * i / (count - 1) - 1) for i in range(count)] if count > 1 and most > 0 else [0.0]
 
 
 def move(x: Tensor, motion: Motion, fill: Tensor | None = None) -> Tensor:

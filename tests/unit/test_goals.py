@@ -177,3 +177,45 @@ def test_one_perturbation_for_all_is_learned_elsewhere() -> None:
     assert not crafted.violation.any()
     with pytest.raises(Exception, match="there is none"):
         craft(replace(one, learning=None))
+
+
+def test_nobody_to_attack_is_a_row_without_successes() -> None:
+    blobs = data()
+    whole, some = pipeline(blobs), samples(blobs)
+    one = case(Push(goal=1), whole, some)
+    same = torch.nonzero(some.y == 1)[:, 0]
+    outcomes = outcomes_of(replace(one, samples=some.take(same)))
+    assert not outcomes["eligible"].any()
+    assert (outcomes["forward_passes"] == 0).all()
+    assert figures(outcomes, blobs.task, attack=True)["n_success"] == 0
+
+
+class Greedy(Attack):
+    """Asks for two passes, then one, again and again, for half of the samples at a time."""
+
+    tags = Tags(norms={"linf"}, needs_gradient=True, stochastic=True, strength="eps")
+    eps: Budget = param(3.0, "budget")
+
+    def perturb(self, x: torch.Tensor, y: torch.Tensor, target: Target, rng: Rng) -> torch.Tensor:
+        """Wander, at a speed of each sample's own."""
+        point = x.clone()
+        for turn in range(12):
+            part = torch.nonzero((y + turn) % 3 > 0)[:, 0]
+            if len(part):
+                some = target.take(part)
+                point[part] += 0.3 * some.input_gradient(point[part], y[part]).sign()
+                some.output(point[part])
+        return point.clamp(x - 3, x + 3)
+
+
+@pytest.mark.parametrize("budget", [1, 4, 5, 11])
+def test_a_budget_of_passes_is_each_samples_own(budget: int) -> None:
+    blobs = data()
+    whole, some = pipeline(blobs), samples(blobs)
+    together = craft(case(Greedy(), whole, some, budget=budget))
+    for batch in (1, 7):
+        apart = craft(case(Greedy(), whole, some, budget=budget, batch=batch))
+        assert torch.equal(together.x, apart.x)
+        assert torch.equal(together.forward, apart.forward)
+        assert torch.equal(together.backward, apart.backward)
+    assert (together.forward + together.backward).max() <= budget

@@ -76,6 +76,8 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
         crafted.forward[:], crafted.backward[:] = (-(-total // len(samples)) for total in spent)
     for rows in torch.split(_attacked(case, attack, output, aim), case.limits.batch):
         _check_time(deadline)
+        if not len(rows):  # nobody to attack: everyone is wrong already, or of the goal's class
+            break
         batch = samples.take(rows)
         original, guard = batch.x.clone(), Untouched(case.crafting.network)
         if delta is None:
@@ -133,7 +135,7 @@ def _perturbed(case: Case, attack: Attack, spec: Spec, batch: Samples, target: P
         except BudgetExhausted:
             return meter.best
     if meter.budget and isinstance(candidate, Tensor) and candidate.shape == batch.x.shape:
-        spent = meter.forward + meter.backward >= meter.budget
+        spent = meter.exhausted | (meter.forward + meter.backward >= meter.budget)
         return torch.where(_column(spent, batch.x), meter.best, candidate.to(batch.x))
     return candidate
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advbench.errors import PluginError
@@ -84,7 +86,31 @@ class Ensemble(nn.Module):
 
 def freeze(network: Frozen) -> Frozen:
     """Eval mode, no gradients for parameters."""
+    for parameter in network.parameters():
+        parameter.grad = None
     return network.eval().requires_grad_(False)
+
+
+LINE = 16
+"""Values of float32 in a cache line."""
+
+
+def align(network: Frozen) -> Frozen:
+    """Let linear layers on the CPU multiply rows that begin at cache lines, for a frozen network.
+
+    Where a row begins in memory decides how a product is rounded, and with it a sample's place in its chunk
+    would. Zeros are added to inputs and weights; weights and state dict stay as they are.
+    """
+    for module in network.modules():
+        if type(module) is nn.Linear and module.in_features % LINE and module.weight.device.type == "cpu":
+            missing = -module.in_features % LINE
+            weight = F.pad(module.weight.detach(), (0, missing))
+            module.__dict__["forward"] = partial(_aligned, weight=weight, bias=module.bias, missing=missing)
+    return network
+
+
+def _aligned(x: Tensor, *, weight: Tensor, bias: Tensor | None, missing: int) -> Tensor:
+    return F.linear(F.pad(x, (0, missing)), weight, bias)
 
 
 class Untouched:

@@ -21,7 +21,7 @@ from advbench.components.recipe import Recipe
 from advbench.errors import PluginError, UserError
 from advbench.runtime.data import Card, Environment
 from advbench.runtime.identify import component, network_identity
-from advbench.runtime.network import Network, freeze
+from advbench.runtime.network import Network, align, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.reading import channel_statistics
 from advbench.runtime.rng import isolated_rng, seed_of
@@ -152,7 +152,7 @@ class Kitchen:
         self.environment.emit({"event": "network", "label": label, "how": how, "seconds": round(seconds, 3)})
 
     def _finish(self, network: Network) -> Prepared:
-        frozen = place(freeze(network), self.device)
+        frozen = align(place(freeze(network), self.device))
         assert isinstance(frozen, Network)
         return Prepared(frozen, weights_hash(frozen))
 

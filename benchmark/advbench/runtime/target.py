@@ -30,12 +30,14 @@ class Meter:
     forward: Tensor = field(init=False)
     backward: Tensor = field(init=False)
     size: Tensor = field(init=False)  # in the attack's own measure, NaN until it tells
+    exhausted: Tensor = field(init=False)  # bool: asked for more than its budget, and gets nothing more
     best: Tensor = field(init=False)
     _score: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.forward = torch.zeros(len(self.clean), dtype=torch.int64, device=self.clean.device)
         self.backward = torch.zeros_like(self.forward)
+        self.exhausted = torch.zeros_like(self.forward, dtype=torch.bool)
         self.size = self.clean.new_full((len(self.clean),), torch.nan)
         self.best = self.clean.clone() if self.budget else self.clean
         self._score = torch.full(
@@ -45,24 +47,44 @@ class Meter:
     def charge(self, rows: Tensor, forward: int, backward: int) -> Tensor:
         """Count passes for the samples ``rows``; returns which of them were still within the budget.
 
+        A sample that once asks for more than it has left gets nothing from then on, so that what it gets
+        depends on nothing but itself.
+
         Raises
         ------
         BudgetExhausted
-            If none of them is.
+            If nobody in the whole batch has anything left.
         CellTimeout
             If the deadline has passed.
         """
+        self._check_time()
+        ones = torch.ones_like(rows)
+        if self.budget:
+            asked = torch.zeros_like(self.forward).index_add_(0, rows, ones * (forward + backward))
+            self.exhausted |= self.forward + self.backward + asked > self.budget
+            if bool(self.exhausted.all()):
+                raise BudgetExhausted(f"{self.budget} passes per sample")
+        within = ~self.exhausted[rows]
+        self.forward.index_add_(0, rows, within * forward)
+        self.backward.index_add_(0, rows, within * backward)
+        return within
+
+    def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise CellTimeout("time limit of the cell")
-        within = torch.ones_like(rows, dtype=torch.bool)
+
+    def grant(self, rows: Tensor, count: int) -> Tensor:
+        """Count up to ``count`` forward passes for each of ``rows``, all different; returns how many each got, (b,)."""
+        used = self.forward + self.backward
+        granted = torch.full_like(rows, count)
+        self._check_time()
         if self.budget:
-            within = (self.forward + self.backward)[rows] + forward + backward <= self.budget
-            if not bool(within.any()):
+            granted = (self.budget - used)[rows].clamp(0, count) * ~self.exhausted[rows]
+            self.exhausted[rows] |= granted < count
+            if bool(self.exhausted.all()) and not bool(granted.any()):
                 raise BudgetExhausted(f"{self.budget} passes per sample")
-        spent = within.long()
-        self.forward.index_add_(0, rows, spent * forward)
-        self.backward.index_add_(0, rows, spent * backward)
-        return within
+        self.forward.index_add_(0, rows, granted)
+        return granted
 
     def observe(self, rows: Tensor, within: Tensor, x: Tensor, margin: Tensor, wrong: Tensor) -> None:
         """Remember the best point so far of every sample, as long as it has budget."""
@@ -143,6 +165,8 @@ class PipelineTarget:
         """Outputs (b, k) of inputs (b, c, ...): one forward pass."""
         self._check(x)
         within = self.meter.charge(self.rows, 1, 0)
+        if not bool(within.any()):  # whatever comes of these samples, their best point is kept already
+            return x.new_zeros((len(x), self.task.outputs))
         output = self.pipeline.predict(x, self.extras, self.rng)
         self.observe(x, within, output)
         return output
@@ -152,15 +176,19 @@ class PipelineTarget:
         self._check(x)
         self._check_pixels(x, positions, values)
         count = positions.shape[1]
-        within = self.meter.charge(self.rows, count, 0)
+        granted = self.meter.grant(self.rows, count)
+        if not bool(granted.any()):
+            return x.new_zeros((len(x), count, self.task.outputs))
         outputs = self.pipeline.predict_pixels(x, self.extras, self.rng, positions, values)
         if self.meter.budget:
             each = torch.arange(len(x), device=x.device)
             all_rows = self.take(each.repeat_interleave(count))
             y = self.meter.y[all_rows.rows]
-            nearest = all_rows.margin(outputs.flatten(0, 1), y).view(len(x), count).argmin(1)
+            margin = all_rows.margin(outputs.flatten(0, 1), y).view(len(x), count)
+            beyond = torch.arange(count, device=x.device) >= granted[:, None]
+            nearest = margin.masked_fill(beyond, torch.inf).argmin(1)
             points = with_pixels(x, positions[each, nearest], values[each, nearest])
-            self.observe(points, within, outputs[each, nearest])
+            self.observe(points, granted > 0, outputs[each, nearest])
         return outputs
 
     def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
@@ -169,6 +197,9 @@ class PipelineTarget:
         self.check_gradients()
         draws = self.pipeline.draws
         within = self.meter.charge(self.rows, draws, draws)
+        if not bool(within.any()):
+            output = x.new_zeros((len(x), self.task.outputs))
+            return Evaluation(output[:, 0].clone(), torch.zeros_like(x), output)
 
         def one(rows: Tensor) -> list[Tensor]:
             with torch.enable_grad():

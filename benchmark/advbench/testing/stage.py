@@ -19,7 +19,7 @@ from advbench.components.loader import Plugins, Source
 from advbench.runtime import tasks
 from advbench.runtime.cell import Case, Crafted, Limits, Samples, Step
 from advbench.runtime.crafting import craft
-from advbench.runtime.network import Network, freeze
+from advbench.runtime.network import Network, align, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import SampleRng, isolated_rng
 from advbench.runtime.target import Meter, PipelineTarget
@@ -91,7 +91,7 @@ def a_stage(
             task,
             "small",
         )
-    frozen = freeze(network)
+    frozen = align(freeze(network))
     assert isinstance(frozen, Network)
     ids = np.array([f"sample{i:03d}" for i in range(len(inputs))])
     given = dict(extras or {})
