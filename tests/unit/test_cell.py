@@ -12,7 +12,7 @@ from advbench.errors import AdvbenchError, CellTimeout, PluginError
 from advbench.runtime.cell import predict
 from advbench.runtime.crafting import craft
 from advbench.runtime.judging import judge
-from advbench.runtime.network import Network, Untouched
+from advbench.runtime.network import Network, Untouched, freeze
 from advbench.runtime.verify import verify
 
 BAND_EPS = Budget.of([0.01, 0.1, 0.5, 1.0, 3.0])
@@ -201,9 +201,9 @@ def test_wrong_number_of_outputs_and_probabilities() -> None:
     with pytest.raises(PluginError, match=r"\(32, 5\).*3 classes"):
         wrong(torch.zeros(32, 5, 6, 6))
     one = case(None, pipeline(blobs), samples(blobs))
-    soft = Network(
-        Net(probabilities=True).build(blobs.space, blobs.task), blobs.space, blobs.task, "n"
-    ).eval()
+    soft = freeze(
+        Network(Net(probabilities=True).build(blobs.space, blobs.task), blobs.space, blobs.task, "n")
+    )
     assert "probabilities" not in judge(one, craft(one))
     soft_case = replace(one, judged=replace(one.judged, network=soft))
     assert judge(soft_case, craft(soft_case))["probabilities"].all()
@@ -269,3 +269,19 @@ def test_a_network_that_leaves_eval_mode_is_named_itself() -> None:
     one = case(None, whole, samples(blobs))
     with pytest.raises(PluginError, match="a forward pass left the network in train mode"):
         judge(one, craft(one))
+
+
+def test_clean_outputs_are_computed_once_for_all_cells_that_share_them() -> None:
+    blobs = data()
+    whole, some = pipeline(blobs), samples(blobs)
+    first, second = case(Step(eps=2), whole, some), case(Noise(), whole, some)
+    memo: dict[object, object] = {}
+    shared = [judge(one, craft(one)) for one in (replace(first, memo=memo), replace(second, memo=memo))]
+    assert len(memo) == 2  # the outputs, and whether they can be repeated
+    for one, outcomes in zip((first, second), shared):
+        alone = judge(one, craft(one))
+        assert all(np.array_equal(alone[name], outcomes[name]) for name in alone)
+    other = samples(blobs, np.arange(9))
+    assert (
+        len(judge(replace(case(None, whole, other), memo=memo), craft(case(None, whole, other)))["id"]) == 9
+    )

@@ -49,6 +49,7 @@ class Bench:
     networks: dict[tuple[Any, ...], Prepared | BaseException] = field(default_factory=dict)
     copies: dict[int, Network] = field(default_factory=dict)
     samples: dict[tuple[Any, ...], Samples] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         execution = self.execution
@@ -91,7 +92,7 @@ class Bench:
         limits = Limits(self.execution.batch, self.execution.cell_seconds)
         return Case(
             samples, steps, crafting, judged, detectors[0] if detectors else None, calibration, learning,
-            cell.knowledge, cell.seed, cell.budget, limits,
+            cell.knowledge, cell.seed, cell.budget, limits, self.memo,
         )  # fmt: skip
 
     def _perturbation(self, spec: Spec) -> Perturbation:

@@ -13,7 +13,7 @@ from advbench.components.base import Attack, Corruption
 from advbench.components.identity import Spec
 from advbench.errors import BudgetExhausted, CellTimeout, PluginError
 from advbench.runtime import tasks
-from advbench.runtime.cell import Case, Crafted, Samples, predict
+from advbench.runtime.cell import Case, Crafted, Samples, clean_output, predict
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
@@ -36,9 +36,11 @@ def craft(case: Case) -> Crafted:
     crafted = Crafted(samples.x.clone(), torch.zeros_like(count, dtype=torch.bool), count, count.clone())
     deadline = time.monotonic() + case.limits.seconds if case.limits.seconds else None
     for step in case.steps:
-        shifted = replace(samples, x=crafted.x.clone())  # what the steps before made of the samples
+        # What the steps before made of the samples.
+        shifted = samples if step is case.steps[0] else replace(samples, x=crafted.x.clone())
         if isinstance(step.perturbation, Attack):
-            crafted = _attack(replace(case, samples=shifted), step.perturbation, step.spec, crafted, deadline)
+            here = case if shifted is samples else replace(case, samples=shifted, memo={})
+            crafted = _attack(here, step.perturbation, step.spec, crafted, deadline)
         elif isinstance(step.perturbation, Corruption):
             for rows in torch.split(torch.arange(len(samples), device=samples.x.device), case.limits.batch):
                 _check_time(deadline)
@@ -64,7 +66,7 @@ def _corrupt(
 
 def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: float | None) -> Crafted:
     samples = case.samples
-    output = predict(case.crafting, samples, case.seed)
+    output = clean_output(case, case.crafting)
     draws = samples.rng(case.seed, f"goal of {spec.id}")
     task = case.judged.task
     aim = tasks.aims(attack.goal, output, samples.y, task, lambda high: draws.integers(high))
