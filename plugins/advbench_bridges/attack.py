@@ -114,16 +114,17 @@ class LibraryAttack(Attack):
         """What the library makes of each sample."""
         size = size_in_unit(self.norm, self.eps, target.space)
         seeds: list[int] = rng.integers(2**31 - 1).tolist()
-        points, stop = [], None
+        points: list[Tensor] = []
+        stopped: list[Stop] = []
         for i, seed in enumerate(seeds):
             row = torch.tensor([i], device=x.device)
             try:
                 points.append(self._one(x[row], y[row], target.take(row), size, seed))
             except Stop as reason:  # the budget of this sample is spent; the others have theirs
                 points.append(x[row])
-                stop = reason
-        if stop is not None:
-            raise stop
+                stopped.append(reason)
+        if stopped and len(stopped) == len(x):
+            raise stopped[-1]
         return torch.cat(points)
 
     def _one(self, x: Tensor, y: Tensor, target: Target, size: float | None, seed: int) -> Tensor:

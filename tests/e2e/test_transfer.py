@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SUITE = """
 version: 1
 datasets: [{use: vision/digits, limit: 40}]
@@ -31,6 +33,8 @@ def run(folder: Path, store: str, *options: str) -> bytes:
     return (folder / store / "leaderboard.csv").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.torch
 def test_transfer_and_compositions_from_a_suite(tmp_path: Path) -> None:
     board = run(tmp_path, "a")
     assert board == run(tmp_path, "b", "--engine", "process", "--workers", "2", "--batch-size", "7")

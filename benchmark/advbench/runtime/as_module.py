@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from advbench.errors import PluginError
+from advbench.errors import BudgetExhausted, PluginError
 from advbench.runtime.pipeline import take
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AsModule(nn.Module):
         target = self._target.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
         graph = torch.is_grad_enabled() and x.requires_grad
         draws = target.pipeline.draws if graph else 1
-        within = target.meter.charge(target.rows, draws, 0)
+        within = _charged(target, draws, 0)
         if target.mask is not None:
             x = torch.where(target.mask, x, x.detach())
         parts = torch.split(torch.arange(len(x), device=x.device), target.pipeline.chunk)
@@ -55,11 +55,19 @@ def _mean_output(target: PipelineTarget, x: Tensor, rows: Tensor, draws: int, gr
     return torch.stack(outputs).mean(0) if draws > 1 else outputs[0]
 
 
+def _charged(target: PipelineTarget, forward: int, backward: int) -> Tensor:
+    """Count passes; a library that knows of one sample alone is stopped as soon as this one has no budget left."""
+    within = target.meter.charge(target.rows, forward, backward)
+    if not bool(within.any()):
+        raise BudgetExhausted(f"{target.meter.budget} passes per sample")
+    return within
+
+
 def _counted(target: PipelineTarget, draws: int) -> Callable[[Tensor], None]:
     """A hook for the backward pass, which a library may do once, often or never."""
 
     def count(_: Tensor) -> None:
         target.check_gradients()
-        target.meter.charge(target.rows, 0, draws)
+        _charged(target, 0, draws)
 
     return count
