@@ -52,7 +52,7 @@ a table, not seconds: {machine}.
 * *success*: share of the samples that are misclassified afterwards, judged by a fresh pass; all are right before.
 * *median norm*: of the change; failures are infinitely far.
 * *peak*: memory in MiB beyond what was in use before.
-* Numbers of samples are multiples of 32 where possible: that is the size of our chunks on a CPU, and a rest is padded.
+* Numbers of samples are multiples of 16 where possible: that is the size of our chunks on a CPU, and a rest is padded.
 * *ours, all steps* spends the full budget as the others do; *ours, stopping* is the default: a sample leaves once it
   is misclassified. The network is prepared once, as in a run, which took up to {preparation:.2g} s and is in no time.
 

@@ -46,7 +46,7 @@ def trials(scene: Scene, quick: bool) -> list[Trial]:
 
 
 def networks(quick: bool) -> Sequence[Callable[[], Scene]]:
-    """The networks, from the cheapest on; samples fill our chunks of 32, whose rest would be padded."""
+    """The networks, from the cheapest on; samples fill our chunks of 16, whose rest would be padded."""
     if quick:
         return [lambda: digits(32, epochs=3)]
     return [lambda: digits(96), lambda: blobs("ConvNet", 64), lambda: blobs("ResNet18", 32, epochs=3)]
