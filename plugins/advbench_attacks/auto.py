@@ -13,6 +13,7 @@ from advbench.api import Attack, Budget, Classification, Rng, Tags, Target, ball
 from advbench_attacks.apgd import apgd
 from advbench_attacks.apgd_targeted import apgd_targeted
 from advbench_attacks.fmn import fmn
+from advbench_attacks.l1 import column
 from advbench_attacks.search import Loss
 from advbench_attacks.square import square
 
@@ -116,7 +117,7 @@ def _nearest_within(some: Survivors, norm: str, steps: int, *, untargeted: bool)
     """The minimum-norm attack's points where they lie within the budget, else the inputs."""
     point = fmn(some.x, some.y, some.target, some.rng, norm=norm, steps=steps, untargeted=untargeted)
     inside = ball_norm(point - some.x, norm, some.eps) <= 1
-    return torch.where(inside.view((-1,) + (1,) * (point.dim() - 1)), point, some.x)
+    return torch.where(column(inside, point), point, some.x)
 
 
 def _above(output: Tensor, y: Tensor) -> Tensor:

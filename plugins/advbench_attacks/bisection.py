@@ -13,6 +13,7 @@ from advbench.api import Attack, Rng, Tags, Target, ball_norm, param, project
 from advbench_attacks.apgd import apgd
 from advbench_attacks.fgsm import fgsm
 from advbench_attacks.l1 import column
+from advbench_attacks.nearest import farthest
 from advbench_attacks.pgd import pgd
 
 FixedBudget: TypeAlias = Callable[[Tensor, Tensor, Target, Rng, Tensor], Tensor]
@@ -65,7 +66,7 @@ def bisect(
     eps_max
         Largest budget, (b,) or a single number; as far as the bounds (and the mask) reach unless given.
     """
-    reach = farthest(x, target, norm)
+    reach = farthest(x, norm, target)
     reach = reach if eps_max is None else torch.minimum(reach, eps_max.to(reach))
     trial, clean = _first_order(x, y, target, norm)
     trial = torch.minimum(OVERSHOOT * trial, reach)
@@ -87,13 +88,6 @@ def bisect(
         open_ = open_ & (size.isfinite() | (trial < reach))
         trial = torch.where(size.isfinite(), (low + size) / 2, torch.minimum(2 * trial, reach))
     return Smallest(size, point)
-
-
-def farthest(x: Tensor, target: Target, norm: str) -> Tensor:
-    """Norm of the largest change that bounds and mask allow at ``x`` (b, c, ...), float64 (b,)."""
-    lower, upper = target.space.bounds_like(x)
-    room = torch.maximum(upper - x, x - lower)
-    return ball_norm(room if target.mask is None else room * target.mask, norm)
 
 
 def _first_order(x: Tensor, y: Tensor, target: Target, norm: str) -> tuple[Tensor, Tensor]:

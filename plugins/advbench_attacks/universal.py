@@ -20,6 +20,7 @@ from advbench.api import (
     random_in_ball,
     steepest_step,
 )
+from advbench_attacks.l1 import column
 
 
 def universal(
@@ -86,9 +87,9 @@ def _common_direction(gradient: Tensor, wanted: Tensor) -> Tensor:
     """Mean of the unit gradients of the inputs that are not fooled yet, of all once there is none, (1, c, ...)."""
     rows = gradient[wanted] if bool(wanted.any()) else gradient
     largest = rows.flatten(1).abs().amax(1).clamp_min(1e-38)
-    rows = rows / largest.view((-1,) + (1,) * (rows.dim() - 1))  # squares of small entries underflow
+    rows = rows / column(largest, rows)  # squares of small entries underflow
     length = rows.flatten(1).norm(dim=1).clamp_min(1e-12)
-    pull: Tensor = (rows / length.view((-1,) + (1,) * (rows.dim() - 1))).mean(0, keepdim=True)
+    pull: Tensor = (rows / column(length, rows)).mean(0, keepdim=True)
     return pull
 
 

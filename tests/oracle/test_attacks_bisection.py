@@ -10,8 +10,9 @@ from torch import nn
 from advbench.api import Regression, ball_norm
 from advbench.testing.stage import a_stage, craft_clean
 from advbench.values import Mask
-from advbench_attacks.bisection import Bisection, bisect, farthest
+from advbench_attacks.bisection import Bisection, bisect
 from advbench_attacks.fgsm import fgsm
+from advbench_attacks.nearest import farthest
 from advbench_attacks.pgd import pgd
 
 from .stand_in import classes, linear, random_tensor, small_network, space_of
@@ -153,12 +154,12 @@ def test_how_far_bounds_and_mask_reach():
     space = space_of((2, 2, 2), [-4.0, 0.0], [50.0, 1.0])
     x = torch.tensor([[[[0.0, 10.0], [30.0, 50.0]], [[0.0, 0.25], [0.5, 1.0]]]])
     stage = a_stage(space, classes(2), module=small_network(2, 2), x=x)
-    assert farthest(x, stage.target(), "linf").tolist() == [54.0]
-    assert farthest(x, stage.target(), "l1").tolist() == pytest.approx(
+    assert farthest(x, "linf", stage.target()).tolist() == [54.0]
+    assert farthest(x, "l1", stage.target()).tolist() == pytest.approx(
         [50 + 40 + 34 + 54 + 1 + 0.75 + 0.5 + 1]
     )
     second = replace(stage.target(), mask=Mask(channels=(1,)).like(x, space))
-    assert farthest(x, second, "linf").tolist() == [1.0]
+    assert farthest(x, "linf", second).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd"])

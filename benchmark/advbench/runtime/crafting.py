@@ -11,12 +11,13 @@ from torch import Tensor
 
 from advbench.components.base import Attack, Corruption
 from advbench.components.identity import Spec
-from advbench.errors import BudgetExhausted, CellTimeout, PluginError
+from advbench.errors import BudgetExhausted, PluginError
 from advbench.runtime import tasks
 from advbench.runtime.cell import Case, Crafted, Samples, clean_output, predict
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
-from advbench.runtime.target import Meter, PipelineTarget
+from advbench.runtime.target import Meter, PipelineTarget, check_time
+from advbench.runtime.threat import column
 from advbench.runtime.verify import verify
 from advbench.values import Classification
 
@@ -43,16 +44,11 @@ def craft(case: Case) -> Crafted:
             crafted = _attack(here, step.perturbation, step.spec, crafted, deadline)
         elif isinstance(step.perturbation, Corruption):
             for rows in torch.split(torch.arange(len(samples), device=samples.x.device), case.limits.batch):
-                _check_time(deadline)
+                check_time(deadline)
                 _corrupt(case, step.perturbation, step.spec, shifted.take(rows), rows, crafted)
         else:
             raise PluginError(f"{step.spec.id} is neither an attack nor a corruption")
     return crafted
-
-
-def _check_time(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise CellTimeout("time limit of the cell")
 
 
 def _corrupt(
@@ -77,7 +73,7 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
         delta, spent = _learn(case, attack, spec, deadline)
         crafted.forward[:], crafted.backward[:] = (-(-total // len(samples)) for total in spent)
     for rows in torch.split(_attacked(case, attack, output, aim), case.limits.batch):
-        _check_time(deadline)
+        check_time(deadline)
         if not len(rows):  # nobody to attack: everyone is wrong already, or of the goal's class
             break
         batch = samples.take(rows)
@@ -138,7 +134,7 @@ def _perturbed(case: Case, attack: Attack, spec: Spec, batch: Samples, target: P
             return meter.best
     if meter.budget and isinstance(candidate, Tensor) and candidate.shape == batch.x.shape:
         spent = meter.exhausted | (meter.forward + meter.backward >= meter.budget)
-        return torch.where(_column(spent, batch.x), meter.best, candidate.to(batch.x))
+        return torch.where(column(spent, batch.x), meter.best, candidate.to(batch.x))
     return candidate
 
 
@@ -189,7 +185,3 @@ def _meter(case: Case, attack: Attack, batch: Samples, deadline: float | None) -
     if attack.tags.minimum_norm:
         smallest = getattr(attack, "norm", next(iter(attack.tags.norms), "l2"))
     return Meter(batch.x, batch.y, case.budget, smallest, deadline)
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    return value.view((-1,) + (1,) * (like.dim() - 1))

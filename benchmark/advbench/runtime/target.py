@@ -18,6 +18,12 @@ from advbench.runtime.threat import ball_norm
 from advbench.values import InputSpace, Task
 
 
+def check_time(deadline: float | None) -> None:
+    """Raise CellTimeout once the deadline (monotonic seconds) has passed."""
+    if deadline is not None and time.monotonic() > deadline:
+        raise CellTimeout("time limit of the cell")
+
+
 @dataclass
 class Meter:
     """Passes per sample of one batch, their budget, and the best point that was seen within it."""
@@ -57,7 +63,7 @@ class Meter:
         CellTimeout
             If the deadline has passed.
         """
-        self._check_time()
+        check_time(self.deadline)
         ones = torch.ones_like(rows)
         if self.budget:
             asked = torch.zeros_like(self.forward).index_add_(0, rows, ones * (forward + backward))
@@ -69,15 +75,11 @@ class Meter:
         self.backward.index_add_(0, rows, within * backward)
         return within
 
-    def _check_time(self) -> None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise CellTimeout("time limit of the cell")
-
     def grant(self, rows: Tensor, count: int) -> Tensor:
         """Count up to ``count`` forward passes for each of ``rows``, all different; returns how many each got, (b,)."""
         used = self.forward + self.backward
         granted = torch.full_like(rows, count)
-        self._check_time()
+        check_time(self.deadline)
         if self.budget:
             granted = (self.budget - used)[rows].clamp(0, count) * ~self.exhausted[rows]
             self.exhausted[rows] |= granted < count

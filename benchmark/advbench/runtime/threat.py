@@ -24,7 +24,8 @@ def _rows(value: Tensor) -> Tensor:
     return value.flatten(1)
 
 
-def _column(value: Tensor, like: Tensor) -> Tensor:
+def column(value: Tensor, like: Tensor) -> Tensor:
+    """One value for each sample (b,), shaped to broadcast against ``like`` (b, c, ...)."""
     return value.view((-1,) + (1,) * (like.dim() - 1))
 
 
@@ -99,15 +100,15 @@ def project(y: Tensor, x: Tensor, norm: str, eps: Tensor, lower: Tensor, upper: 
         radius = 1 - 2.0 ** (2 * attempt - 21)
         delta = inside - x
         size = _scaled_length(delta, norm, eps)
-        over = _column(size > 1, x)
+        over = column(size > 1, x)
         if not bool(over.any()):
             return inside
         if norm == "l1":
             closer = _onto_ball(delta, eps, size, radius)
         else:
-            closer = delta * _column(radius / size, x).to(x)
+            closer = delta * column(radius / size, x).to(x)
         inside = torch.where(over, clip(x + closer, lower, upper), inside)
-    return torch.where(_column(_scaled_length(inside - x, norm, eps) > 1, x), x, inside)
+    return torch.where(column(_scaled_length(inside - x, norm, eps) > 1, x), x, inside)
 
 
 def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
@@ -119,12 +120,12 @@ def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
 
 def _onto_ball(delta: Tensor, eps: Tensor, size: Tensor, radius: float) -> Tensor:
     """The nearest point of the l1 ball; just outside, where only rounding is to be undone, the ray will do."""
-    ray = delta * _column(radius / size.clamp_min(radius), delta).to(delta)
+    ray = delta * column(radius / size.clamp_min(radius), delta).to(delta)
     far = size > 1 + 1e-5
     if not bool(far.any()):
         return ray
     scaled = _ratio(delta.double(), eps.double().expand_as(delta)).nan_to_num(0.0, 0.0, 0.0)
-    return torch.where(_column(far, delta), (_onto_simplex(scaled, radius) * eps).to(delta), ray)
+    return torch.where(column(far, delta), (_onto_simplex(scaled, radius) * eps).to(delta), ray)
 
 
 def _onto_simplex(scaled: Tensor, radius: float) -> Tensor:
@@ -171,12 +172,12 @@ def _uniform_direction(norm: str, shape: torch.Size, rng: Rng) -> Tensor:
     if norm == "l2":
         normal = rng.normal(*shape)
         radius = rng.uniform().double().pow(1 / size) / _length(normal, 2)
-        return normal * _column(radius, normal).to(normal)
+        return normal * column(radius, normal).to(normal)
     # Uniform in the l1 ball: d of d+1 exponentials over their sum, with random signs.
     signed = rng.uniform(*shape, low=-1.0, high=1.0)
     exponential = -torch.log1p(-signed.abs().clamp_max(1 - 2**-24))
     last = -torch.log1p(-rng.uniform())
-    return signed.sign() * exponential / _column(_rows(exponential).sum(1) + last, signed)
+    return signed.sign() * exponential / column(_rows(exponential).sum(1) + last, signed)
 
 
 def steepest_step(gradient: Tensor, norm: str, eps: Tensor) -> Tensor:
@@ -190,9 +191,9 @@ def steepest_step(gradient: Tensor, norm: str, eps: Tensor) -> Tensor:
     if norm == "l2":
         # Divide by the largest entry first: squares of a nearly saturated network's gradient underflow in float32.
         largest = torch.linalg.vector_norm(_rows(scaled), ord=math.inf, dim=1)
-        unit = scaled.div_(_column(torch.where(largest > 0, largest, 1.0), scaled))
+        unit = scaled.div_(column(torch.where(largest > 0, largest, 1.0), scaled))
         length = _length(unit, 2)
-        return unit.mul_(eps / _column(torch.where(length > 0, length, 1.0), unit).to(unit))
+        return unit.mul_(eps / column(torch.where(length > 0, length, 1.0), unit).to(unit))
     if norm == "l1":
         flat = _rows(scaled)
         place = flat.abs().argmax(1, keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advbench.errors import PluginError
 from advbench.evidence.protocol import BUDGET_TOLERANCE
-from advbench.runtime.threat import ball_norm, clip, project
+from advbench.runtime.threat import ball_norm, clip, column, project
 from advbench.values import Constraint, InputSpace
 
 
@@ -49,7 +49,7 @@ def verify(
         raise PluginError(f"{name} returned {candidate.dtype}, not floating point")
     x = candidate.detach().to(clean)
     broken = ~torch.isfinite(x).flatten(1).all(1)
-    x = torch.where(_column(broken, x), clean, x)
+    x = torch.where(column(broken, x), clean, x)
     lower, upper = space.bounds_like(x)
     x = clip(x, lower, upper)
     if mask is not None:
@@ -60,7 +60,7 @@ def verify(
     eps = constraint.eps.like(x)
     over = _exceeds(x, clean, constraint.norm, eps)
     if bool(over.any()):
-        x = torch.where(_column(over, x), project(x, clean, constraint.norm, eps, lower, upper), x)
+        x = torch.where(column(over, x), project(x, clean, constraint.norm, eps, lower, upper), x)
     return Verified(x, broken | over)
 
 
@@ -73,7 +73,3 @@ def _exceeds(x: Tensor, clean: Tensor, norm: str, eps: Tensor) -> Tensor:
     magnitude = x.abs()
     ulp = torch.nextafter(magnitude, torch.full_like(magnitude, torch.inf)).double() - magnitude.double()
     return ball_norm((delta - ulp / 2).clamp_min(0), norm, eps) > 1 + BUDGET_TOLERANCE
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    return value.view((-1,) + (1,) * (like.dim() - 1))
