@@ -21,11 +21,13 @@ from advbench.components.base import (
     Metric,
     Model,
     Perturbation,
+    Use,
     param,
 )
 from advbench.components.hookspecs import API_VERSION, CellFinished, RunFinished, RunStarted, hookimpl
 from advbench.components.protocols import (
     Batch,
+    Certificate,
     DataContext,
     Evaluation,
     Prediction,
@@ -74,6 +76,7 @@ __all__ = [
     "Batch",
     "Budget",
     "CellFinished",
+    "Certificate",
     "Classification",
     "Component",
     "Constraint",
@@ -106,6 +109,7 @@ __all__ = [
     "Target",
     "Task",
     "Training",
+    "Use",
     "UserError",
     "ball_norm",
     "clip",

@@ -38,6 +38,7 @@ class FGSM(Attack):
         norms=("linf",),
         needs_gradient=True,
         targeted=True,
+        audit="one-step",
         strength="eps",
         unit="input units",
         reference="https://arxiv.org/abs/1412.6572",

@@ -65,6 +65,7 @@ class RandomNoise(Attack):
     tags: ClassVar[Tags] = Tags(
         norms=("linf", "l2", "l1"),
         targeted=True,
+        audit="noise",
         stochastic=True,
         strength="eps",
         unit="input units",

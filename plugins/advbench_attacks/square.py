@@ -266,6 +266,7 @@ class Square(Attack):
     tags: ClassVar[Tags] = Tags(
         norms=("linf", "l2"),
         targeted=True,
+        audit="black-box",
         stochastic=True,
         strength="eps",
         unit="input units",

@@ -12,6 +12,7 @@ def register_datasets(register: Register) -> None:
     register("fashion-mnist", "advbench_vision.fashion_mnist:FashionMnist")
     register("digits", "advbench_vision.digits:Digits")
     register("image-folder", "advbench_vision.image_folder:ImageFolder")
+    register("animals10", "advbench_vision.animals10:Animals10")
 
 
 @hookimpl
@@ -23,3 +24,4 @@ def register_models(register: Register) -> None:
     register("stadv-b", "advbench_vision.stadv:StadvB")
     register("stadv-c", "advbench_vision.stadv:StadvC")
     register("small-cnn", "advbench_vision.small_cnn:SmallCnn")
+    register("vgg10-lighter", "advbench_vision.vgg10:Vgg10Lighter")

@@ -45,6 +45,9 @@ class ImageFolder(Dataset):
     test: float = param(0.2, "fraction evaluated", gt=0, le=1)
     split_seed: int = param(0, "which of the possible splits", ge=0)
     strict: bool = param(False, "refuse the data set if a file cannot be read")
+    rare: Literal["refuse", "keep"] = param(
+        "refuse", "a class that has too few images for every split: an error, or kept where it has some"
+    )
 
     @model_validator(mode="after")
     def _settings_fit(self) -> ImageFolder:
@@ -59,7 +62,7 @@ class ImageFolder(Dataset):
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
         """The root folder, whose content includes the file names, and the CSV."""
         folders = (*data_dirs, Path())
-        root = next((folder / self.root for folder in folders if (folder / self.root).is_dir()), None)
+        root = self._found(folders)
         if root is None or not self.csv:
             return [root] if root is not None else []
         tables = (folder / self.csv for folder in (root, *folders))
@@ -67,7 +70,7 @@ class ImageFolder(Dataset):
 
     def load(self, context: DataContext) -> Data:
         """List, decode (or take from the cache) and split."""
-        root = context.find(self.root, hint="`root` is a folder in a data folder, or an absolute path")
+        root = self._root(context)
         labels = {
             item.name: item.label for item in choose(self._list(root, context), self.classes, self.merge)
         }
@@ -83,9 +86,26 @@ class ImageFolder(Dataset):
             )
         y = np.array([classes.index(labels[name]) for name in names], dtype=np.int64)
         splits = carve(pixels, y, np.array(names, dtype=np.str_), self._fractions(), self.split_seed)
-        _check_every_class(splits, classes, root)
+        poor = _missing(splits, classes)
+        if poor and (self.rare == "refuse" or not _usable(splits, len(classes))):
+            raise DataError(
+                f"{root}: too few images for the splits: {'; '.join(poor)}; "
+                "add images, leave classes out with `classes`, or change the fractions"
+            )
+        notes += tuple(f"few images: {one}" for one in poor)
         space = unit_space(pixels.shape[1], self.size, self.size)
-        return Data(space, Classification(classes), splits, augment=self._augment(), notes=notes)
+        return Data(space, Classification(self._shown(classes)), splits, augment=self._augment(), notes=notes)
+
+    def _found(self, folders: Sequence[Path]) -> Path | None:
+        """What `_root` will be, where files are named before anything is loaded."""
+        return next((folder / self.root for folder in folders if (folder / self.root).is_dir()), None)
+
+    def _root(self, context: DataContext) -> Path:
+        return context.find(self.root, hint="`root` is a folder in a data folder, or an absolute path")
+
+    def _shown(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the classes in tables, in the order of their ids."""
+        return classes
 
     def _list(self, root: Path, context: DataContext) -> list[Listed]:
         if not self.csv:
@@ -99,17 +119,19 @@ class ImageFolder(Dataset):
         return None if wiggle == Wiggle("none", 0.0, 0.0) else wiggle
 
 
-def _check_every_class(splits: Mapping[str, Split], classes: tuple[str, ...], root: Path) -> None:
+def _missing(splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
+    """The classes that some split has no image of, with their numbers of images."""
     counts = {name: np.bincount(split.y, minlength=len(classes)) for name, split in splits.items()}
     poor = []
     for k, label in enumerate(classes):
         empty = [name for name in counts if counts[name][k] == 0]
         if empty:
-            poor.append(
-                f"{label!r} ({sum(int(count[k]) for count in counts.values())} images, none in {', '.join(empty)})"
-            )
-    if poor:
-        raise DataError(
-            f"{root}: too few images for the splits: {'; '.join(poor)}; "
-            "add images, leave classes out with `classes`, or change the fractions"
-        )
+            total = sum(int(count[k]) for count in counts.values())
+            poor.append(f"{label!r} ({total} images, none in {', '.join(empty)})")
+    return poor
+
+
+def _usable(splits: Mapping[str, Split], classes: int) -> bool:
+    """Whether no split is empty and there is something to learn every class from."""
+    learned = splits.get("train")
+    return all(map(len, splits.values())) and (learned is None or len(np.unique(learned.y)) == classes)

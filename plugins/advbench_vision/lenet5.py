@@ -12,7 +12,7 @@ LAYERS = ("pool", "pool")
 
 
 class LeNet5Network(nn.Module):
-    """Logits (b, outputs) of images (b, c, h, w); the defaults are those of MNIST.
+    """Features (b, 200) and logits (b, outputs) of images (b, c, h, w); the defaults are those of MNIST.
 
     Its state dict names ``conv1, conv2, linear1, linear2`` are those of advertorch's LeNet5, so that weights
     trained there can be loaded (``own/module`` with ``factory: "advbench_vision.lenet5:LeNet5Network"``).
@@ -26,12 +26,12 @@ class LeNet5Network(nn.Module):
         self.linear2 = nn.Linear(200, outputs)
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits; ``x`` is not normalised."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(features, logits)``; ``x`` is not normalised."""
         x = self.pool(torch.relu(self.conv1(x)))
         x = self.pool(torch.relu(self.conv2(x)))
-        logits: Tensor = self.linear2(torch.relu(self.linear1(x.flatten(1))))
-        return logits
+        features = torch.relu(self.linear1(x.flatten(1)))
+        return features, self.linear2(features)
 
 
 class LeNet5(Model):
@@ -49,7 +49,7 @@ class LeNet5(Model):
         return too_small(space, LAYERS)
 
     def build(self, space: InputSpace, task: Task) -> nn.Module:
-        """The network; logits (b, K)."""
+        """The network; features (b, 200) and logits (b, K)."""
         channels, height, width = space.shape
         return LeNet5Network((channels, height, width), task.outputs)
 

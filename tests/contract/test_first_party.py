@@ -19,6 +19,7 @@ OWN = "advbench"
 """Distribution of the components that are checked here."""
 
 SMALL = {
+    "vision/animals10": [{"root": "animals10_mini/raw-img", "size": 16}],
     "vision/image-folder": [{"root": "animals3", "size": 16}],
 }
 """Parameters that find something in the optional data, instead of the components' own examples."""

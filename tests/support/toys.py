@@ -312,7 +312,7 @@ def case(perturbation: Any, pipeline: Pipeline, samples: Samples, **options: Any
     spec = Spec("perturbation", f"toys/{type(perturbation).__name__.lower()}", "{}", 1)
     limits = Limits(batch=options.pop("batch", 256), seconds=options.pop("seconds", None))
     defaults: dict[str, Any] = {
-        "detector": None, "calibration": None, "learning": None, "knowledge": "adaptive", "seed": 0, "budget": None
+        "guard": None, "learning": None, "knowledge": "adaptive", "seed": 0, "budget": None
     }  # fmt: skip
     return Case(
         samples,

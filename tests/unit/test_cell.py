@@ -11,6 +11,7 @@ from advbench.api import Attack, Budget, Constraint, Defense, Rng, Tags, Target,
 from advbench.errors import AdvbenchError, CellTimeout, PluginError
 from advbench.runtime.cell import predict
 from advbench.runtime.crafting import craft
+from advbench.runtime.detection import calibrated
 from advbench.runtime.judging import judge
 from advbench.runtime.network import Network, Untouched, freeze
 from advbench.runtime.verify import verify
@@ -176,13 +177,14 @@ def test_random_defenses_are_attacked_in_expectation() -> None:
 def test_detector_scores_and_threshold() -> None:
     blobs = data()
     calibration = samples(blobs, split="calibration")
-    one = case(Step(eps=3), pipeline(blobs), samples(blobs), detector=Confidence(), calibration=calibration)
+    guard = calibrated(Confidence(), pipeline(blobs), calibration, 0, {})
+    one = case(Step(eps=3), pipeline(blobs), samples(blobs), guard=guard)
     outcomes = judge(one, craft(one))
     clean = predict(one.judged, one.samples, 0).softmax(1).amax(1)
     np.testing.assert_allclose(outcomes["clean_score"], 1 - clean.double().numpy(), atol=1e-6)
     assert len(np.unique(outcomes["threshold"])) == 1
-    with pytest.raises(PluginError, match="calibration"):
-        judge(replace(one, calibration=None), craft(one))
+    scores = guard.scores(one.judged, calibration, 0).numpy()
+    assert (guard.threshold, guard.fixed) == (np.quantile(scores, 0.9), False)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 1])
@@ -277,10 +279,11 @@ def test_clean_outputs_are_computed_once_for_all_cells_that_share_them() -> None
     first, second = case(Step(eps=2), whole, some), case(Noise(), whole, some)
     memo: dict[object, object] = {}
     shared = [judge(one, craft(one)) for one in (replace(first, memo=memo), replace(second, memo=memo))]
-    assert len(memo) == 2  # the outputs, and whether they can be repeated
+    assert len(memo) == 3  # the outputs, whether they can be repeated, and the gradients
     for one, outcomes in zip((first, second), shared):
         alone = judge(one, craft(one))
-        assert all(np.array_equal(alone[name], outcomes[name]) for name in alone)
+        for name, values in alone.items():
+            np.testing.assert_array_equal(values, outcomes[name])
     other = samples(blobs, np.arange(9))
     assert (
         len(judge(replace(case(None, whole, other), memo=memo), craft(case(None, whole, other)))["id"]) == 9

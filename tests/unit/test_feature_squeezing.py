@@ -8,11 +8,22 @@ from pydantic import ValidationError
 from scipy.ndimage import median_filter as scipy_median
 from tests.oracle.stand_in import KeyedRng, classes, random_tensor, space_of
 
-from advbench_defenses.feature_squeezing import FeatureSqueezing, median_filter, reduce_bit_depth, resample
+from advbench_defenses.feature_squeezing import FeatureSqueezing
+from advbench_defenses.nonlocal_means import NonLocalMeans, non_local_means
+from advbench_defenses.squeezers import median_filter, reduce_bit_depth, resample
 
 SHAPE = (3, 12, 9)
-OFF = {"bit_depth": None, "median": None, "resample": None}
-EACH = [{"bit_depth": 3}, {"median": 2}, {"median": 3}, {"median": 4}, {"median": 5}, {"resample": 0.5}]
+OFF = {"bit_depth": None, "median": None, "non_local_means": None, "resample": None}
+MEANS = {"non_local_means": {"search": 5, "strength": 0.2}}
+EACH = [
+    {"bit_depth": 3},
+    {"median": 2},
+    {"median": 3},
+    {"median": 4},
+    {"median": 5},
+    MEANS,
+    {"resample": 0.5},
+]
 
 
 def purify(x, space=None, **parameters):
@@ -78,23 +89,80 @@ def test_resampling_is_that_of_pillow_and_keeps_the_size(scale, sides):
     assert torch.allclose(resample(torch.full_like(x, 0.3), scale=scale), torch.full_like(x, 0.3), atol=1e-6)
 
 
+def by_hand(x, search, template, strength):
+    """Non-local means of one image (c, h, w) within 0 and 1, pixel by pixel."""
+    channels, height, width = x.shape
+    reach, half = search // 2, template // 2
+
+    def at(row, column):
+        row, column = abs(row), abs(column)  # reflected about the centre of the last pixel
+        return x[:, min(row, 2 * height - 2 - row), min(column, 2 * width - 2 - column)]
+
+    def weight(row, column, down, right):
+        window = [(i, j) for i in range(-half, half + 1) for j in range(-half, half + 1)]
+        there = [at(row + down + i, column + right + j) - at(row + i, column + j) for i, j in window]
+        squares = sum(float((value**2).sum()) for value in there) / (len(window) * channels)
+        return np.exp(-squares / strength**2)
+
+    result = np.zeros_like(x)
+    offsets = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
+    for row in range(height):
+        for column in range(width):
+            weights = [weight(row, column, *offset) for offset in offsets]
+            values = [w * at(row + i, column + j) for w, (i, j) in zip(weights, offsets)]
+            result[:, row, column] = sum(values) / sum(weights)
+    return result
+
+
+@pytest.mark.parametrize(("search", "template", "strength"), [(3, 1, 0.3), (5, 3, 0.1), (3, 3, 1.0)])
+@pytest.mark.parametrize("shape", [(1, 6, 5), (3, 5, 6), (2, 7, 7)])
+def test_non_local_means_are_those_of_loops(search, template, strength, shape):
+    x = random_tensor(2, *shape).double()
+    settings = {"search": search, "template": template, "strength": strength}
+    found = purify(x, **{**OFF, "non_local_means": settings})
+    expected = torch.tensor(np.stack([by_hand(image, **settings) for image in x.numpy()]))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert not torch.allclose(found, x, rtol=0, atol=1e-3)
+
+
+def test_non_local_means_are_in_units_of_the_bounds():
+    space, settings = space_of((2, 7, 5), [-4.0, 0.0], [46.0, 0.1]), {"search": 5, "strength": 0.1}
+    x = random_tensor(2, 2, 7, 5).double()
+    lower, upper = space.bounds_like(x)
+    unit = purify(x, **{**OFF, "non_local_means": settings})
+    found = purify(lower + x * (upper - lower), space, **{**OFF, "non_local_means": settings})
+    assert torch.allclose(found, lower + unit * (upper - lower), rtol=0, atol=1e-12)
+
+
+def test_non_local_means_between_their_limits():
+    x = random_tensor(2, 3, 1, 4)  # smaller than the window
+    lower, upper = torch.tensor(0.0), torch.tensor(1.0)
+    flat = torch.full((1, 2, 6, 6), 0.3)
+    assert torch.equal(NonLocalMeans().smooth(flat, lower, upper), flat)
+    assert torch.equal(NonLocalMeans(strength=1e-6).smooth(x, lower, upper), x)  # nothing is alike
+    mean = non_local_means(x, lower, upper, search=7, template=1, strength=1e6)  # everything is
+    assert torch.allclose(mean[..., 0], (x[..., 0] + 2 * (x[..., 1] + x[..., 2] + x[..., 3])) / 7, atol=1e-6)
+    inside = NonLocalMeans(strength=0.2).smooth(x, lower, upper)
+    assert bool((inside <= x.amax(-1, keepdim=True) + 1e-6).all())
+    assert bool((inside >= x.amin(-1, keepdim=True) - 1e-6).all())
+
+
 def test_squeezers_follow_each_other():
     x = random_tensor(3, *SHAPE)
-    first = purify(x, **{**OFF, "bit_depth": 2})
-    second = purify(first, **{**OFF, "median": 3})
-    third = purify(second, **{**OFF, "resample": 0.5})
-    assert torch.equal(purify(x, bit_depth=2, median=3, resample=0.5), third)
-    assert torch.equal(purify(x), purify(x, bit_depth=5, median=2, resample=None))
-    for stage, before in ((first, x), (second, first), (third, second)):
-        assert not torch.equal(stage, before)
+    before, together = x, {}
+    for stage in ({"bit_depth": 2}, {"median": 3}, MEANS, {"resample": 0.5}):
+        together |= stage
+        after = purify(before, **{**OFF, **stage})
+        assert not torch.equal(after, before)
+        assert torch.equal(purify(x, **{**OFF, **together}), after)
+        before = after
+    assert torch.equal(purify(x), purify(x, **{**OFF, "bit_depth": 5, "median": 2}))
 
 
 @pytest.mark.parametrize("parameters", [*EACH, {"bit_depth": 4, "median": 2, "resample": 0.5}])
 def test_the_surrogate_has_the_values_of_the_defense(parameters):
-    x = random_tensor(2, *SHAPE)
-    assert torch.allclose(
-        surrogate(x, **{**OFF, **parameters}), purify(x, **{**OFF, **parameters}), rtol=0, atol=1e-6
-    )
+    x = random_tensor(2, *SHAPE).requires_grad_()
+    assert torch.equal(surrogate(x, **{**OFF, **parameters}), purify(x, **{**OFF, **parameters}))
 
 
 def test_the_gradient_passes_straight_through_the_rounding():
@@ -103,7 +171,9 @@ def test_the_gradient_passes_straight_through_the_rounding():
     assert torch.equal(gradient, slope)
 
 
-@pytest.mark.parametrize("parameters", [{"median": 2}, {"median": 3}, {"median": 5}, {"resample": 0.5}])
+@pytest.mark.parametrize(
+    "parameters", [{"median": 2}, {"median": 3}, {"median": 5}, MEANS, {"resample": 0.5}]
+)
 def test_the_gradient_of_the_other_squeezers_is_true(parameters):
     x = random_tensor(1, 2, 5, 6).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda value: surrogate(value, **{**OFF, **parameters}), x, eps=1e-7)
@@ -135,13 +205,16 @@ def test_inputs_and_the_global_generator_are_left_alone(parameters, dtype):
 
 
 def test_parameters():
-    with pytest.raises(ValidationError, match="at least one of bit_depth, median and resample"):
+    with pytest.raises(
+        ValidationError, match="at least one of bit_depth, median, non_local_means and resample"
+    ):
         FeatureSqueezing(**OFF)
-    for wrong in ({"bit_depth": 0}, {"median": 1}, {"resample": 1.0}, {"window": 3}):
+    even, zero = {"non_local_means": {"search": 4}}, {"non_local_means": {"strength": 0}}
+    for wrong in ({"bit_depth": 0}, {"median": 1}, {"resample": 1.0}, {"window": 3}, even, zero):
         with pytest.raises(ValidationError):
             FeatureSqueezing(**wrong)
     vector = space_of((5,))
-    assert FeatureSqueezing().supports(vector, classes(2)) == "median and resample need images (c, h, w)"
+    assert FeatureSqueezing().supports(vector, classes(2)) == "median needs images (c, h, w)"
     assert FeatureSqueezing(median=None).supports(vector, classes(2)) is None
     assert FeatureSqueezing().supports(space_of(SHAPE), classes(2)) is None
     assert FeatureSqueezing.tags.purifies

@@ -87,7 +87,11 @@ def test_costs_are_means_over_attacked_samples() -> None:
 def test_detector_columns() -> None:
     generator = np.random.default_rng(0)
     clean_score, perturbed_score = generator.normal(size=8), generator.normal(1.0, size=8)
-    scored = outcomes(clean_score=clean_score, perturbed_score=perturbed_score, threshold=np.full(8, 0.5))
+    fooled, robust = np.isin(np.arange(8), [2, 3, 4]), np.isin(np.arange(8), [5, 6, 7])
+    scored = outcomes(
+        clean_score=clean_score, perturbed_score=perturbed_score, threshold=np.full(8, 0.5),
+        network_right=fooled | robust, network_right_perturbed=~fooled, network_fooled=fooled,
+    )  # fmt: skip
     row = figures(scored, THREE, attack=True)
     success, rejected = perturbed_score[[2, 3, 4]], perturbed_score > 0.5
     assert row["detector_auroc"] == auroc(clean_score, success)
@@ -95,7 +99,9 @@ def test_detector_columns() -> None:
     assert row["tpr_at_5pct_fpr"] == true_positive_rate(clean_score, success, 0.05)
     assert row["detector_fpr"] == (clean_score > 0.5).mean()
     assert row["detector_tpr"] == rejected[[2, 3, 4]].mean()
-    robust = np.array([0, 0, 0, 0, 0, 1, 1, 1], bool)  # what was wrong before the attack stays wrong
+    assert row["detector_tpr_failed"] == rejected[~fooled].mean()
+    assert row["tpr_at_5pct_fpr_failed"] == true_positive_rate(clean_score, perturbed_score[~fooled], 0.05)
+    # What was wrong before the attack stays wrong.
     assert row["accuracy_detect_or_reject"] == (rejected | robust).mean()
     assert "detector_auroc" not in figures(outcomes(), THREE, attack=True)
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from advbench.api import Data, DataContext, DataError
 from advbench_vision import decoding
+from advbench_vision.animals10 import Animals10
 from advbench_vision.image_folder import ImageFolder
 
 Contexts = Callable[..., DataContext]
@@ -185,3 +186,81 @@ def test_real_photos_of_all_sizes(shared_data: Path, data_context: Contexts) -> 
     assert sum(len(split) for split in data.splits.values()) == 120
     with pytest.raises(DataError, match=r"'cavallo' \(1 images"):
         ImageFolder(root="animals10_mini/raw-img", size=24).load(data_context(shared_data))
+
+
+def test_rare_classes_can_stay_where_they_have_images(folder: Path, data_context: Contexts) -> None:
+    rare = folder / "pictures" / "rare"
+    rare.mkdir()
+    Image.new("RGB", (8, 8)).save(rare / "only.png")
+    data = ImageFolder(root="pictures", size=8, rare="keep").load(data_context(folder))
+    assert data.notes == ("few images: 'rare' (1 images, none in valid, calibration, test)",)
+    assert list(data.splits["train"].ids).count("rare/only.png") == 1
+    # Nothing can be learned of a class that is not in the training split.
+    with pytest.raises(DataError, match="too few images"):
+        ImageFolder(root="pictures", size=8, rare="keep", test=0.7).load(data_context(folder))
+
+
+def test_animals10_shows_english_names_in_the_order_of_the_italian_ones(
+    tmp_path: Path, data_context: Contexts
+) -> None:
+    for label in ("ragno", "cane", "gatto"):  # spider, dog, cat
+        (tmp_path / "animals10" / "raw-img" / label).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (10, 9), (i, 0, 0)).save(
+                tmp_path / "animals10" / "raw-img" / label / f"{i}.jpeg"
+            )
+    data = Animals10(size=8).load(data_context(tmp_path))
+    assert data.task.classes == ("dog", "cat", "spider")
+    for split in data.splits.values():
+        assert {str(one).split("/")[0]: int(k) for one, k in zip(split.ids, split.y)} == {
+            "cane": 0,
+            "gatto": 1,
+            "ragno": 2,
+        }
+    (tmp_path / "animals10" / "raw-img" / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "animals10" / "raw-img" / "cat" / "0.png")
+    both = Animals10(size=8).load(data_context(tmp_path))
+    assert both.task.classes == ("cane", "cat", "gatto", "ragno")
+
+
+def test_missing_animals10_says_where_to_get_it_and_where_it_goes(
+    tmp_path: Path, data_context: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(DataError) as caught:
+        Animals10().load(data_context(tmp_path))
+    message = str(caught.value)
+    assert "raw-img" in message
+    assert str(tmp_path) in message
+    assert "https://www.kaggle.com/datasets/alessiocorrado99/animals10" in message
+    assert "DIR/raw-img/cane/*.jpeg" in message
+    assert "\n" not in message
+
+
+def test_animals10_from_a_folder_of_class_folders(folder: Path, data_context: Contexts) -> None:
+    bare = folder / "pictures"
+    data = Animals10(size=8).load(data_context(bare))
+    assert data.task.classes == ("bright", "dark")
+    assert list(Animals10(size=8).files([bare])) == [bare]
+    (bare / "empty").mkdir()  # then it is some folder of data
+    assert list(Animals10(size=8).files([bare])) == []
+    with pytest.raises(DataError, match="kaggle"):
+        Animals10(size=8).load(data_context(bare))
+
+
+@pytest.mark.parametrize(("name", "classes", "images"), [("animals10_mini", 10, 38), ("animals3", 3, 120)])
+def test_animals10_on_few_real_photos(
+    shared_data: Path, data_context: Contexts, name: str, classes: int, images: int
+) -> None:
+    dataset = Animals10(size=32)
+    data = dataset.load(data_context(shared_data / name))
+    assert len(data.task.classes) == classes
+    assert sum(map(len, data.splits.values())) == images
+    assert len(np.unique(data.splits["train"].y)) == classes
+    assert min(map(len, data.splits.values())) >= 1
+    assert set(data.splits) == {"train", "valid", "calibration", "test"}
+    assert len(set(all_ids(data))) == images
+    assert data.augment is not None  # training batches only
+    (root,) = dataset.files([shared_data / name])
+    assert all((root / sample).is_file() for sample in all_ids(data))

@@ -16,9 +16,10 @@ from advbench_vision.geometry import shrink
 from advbench_vision.lenet5 import LeNet5, LeNet5Network
 from advbench_vision.small_cnn import SmallCnn
 from advbench_vision.stadv import StadvA, StadvB, StadvC
+from advbench_vision.vgg10 import Vgg10Lighter
 
 DIGITS = Classification(tuple("0123456789"))
-ALL = (StadvA, StadvB, StadvC, CwNet, LeNet5, SmallCnn)
+ALL = (StadvA, StadvB, StadvC, CwNet, LeNet5, SmallCnn, Vgg10Lighter)
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +53,44 @@ def test_parameter_count_on_mnist(model: type[Model], count: int) -> None:
     assert parameters(model().build(space(1, 28, 28), DIGITS)) == count
 
 
+def test_vgg10_lighter_has_the_parameters_of_its_study() -> None:
+    with torch.device("meta"):
+        network = Vgg10Lighter().build(space(3, 224, 224), DIGITS)
+    assert parameters(network) == 43_395_754
+    dense = [part for part in network.modules() if isinstance(part, nn.Linear)]
+    assert [(part.in_features, part.out_features) for part in dense] == [
+        (6272, 4096),
+        (4096, 4096),
+        (4096, 10),
+    ]
+    convolutions = [part.out_channels for part in network.modules() if isinstance(part, nn.Conv2d)]
+    assert convolutions == [32, 32, 64, 64, 128, 128, 128, 128, 128, 128]
+    recipe = Vgg10Lighter().recipe
+    assert (recipe.optimizer, recipe.lr, recipe.epochs, recipe.batch_size) == ("adam", 1e-4, 15, 32)
+    assert recipe.class_weights
+
+
+def test_vgg10_lighter_fits_other_sizes_and_classes() -> None:
+    network = Vgg10Lighter().build(space(5, 70, 33), Classification(("a", "b"))).eval()
+    features, logits = network(torch.rand(2, 5, 70, 33))
+    assert features.shape == (2, 4096)
+    assert logits.shape == (2, 2)
+    assert bool((features >= 0).all())
+    with torch.no_grad():
+        torch.testing.assert_close(logits, network.head(features))
+
+
 @pytest.mark.parametrize(
-    ("model", "least"), [(StadvA, 9), (StadvB, 17), (StadvC, 5), (CwNet, 16), (LeNet5, 4), (SmallCnn, 8)]
+    ("model", "least"),
+    [
+        (StadvA, 9),
+        (StadvB, 17),
+        (StadvC, 5),
+        (CwNet, 16),
+        (LeNet5, 4),
+        (SmallCnn, 8),
+        (Vgg10Lighter, 32),
+    ],
 )
 def test_smallest_input(model: type[Model], least: int) -> None:
     three = Classification(("a", "b", "c"))
@@ -79,8 +116,8 @@ def test_shrink_is_the_size_that_torch_finds() -> None:
 @pytest.mark.parametrize("model", ALL)
 def test_outputs_are_logits(model: type[Model]) -> None:
     torch.manual_seed(0)
-    module = model().build(space(1, 28, 28), DIGITS).eval()
-    output = module(torch.rand(4, 1, 28, 28))
+    module = model().build(space(1, 32, 32), DIGITS).eval()
+    output = module(torch.rand(4, 1, 32, 32))
     logits = output[1] if isinstance(output, tuple) else output
     assert bool((logits < 0).any())
     assert not torch.allclose(logits.sum(1), torch.ones(4), atol=0.05)
@@ -88,7 +125,7 @@ def test_outputs_are_logits(model: type[Model]) -> None:
 
 @pytest.mark.parametrize("model", ALL)
 def test_regression_has_one_output_per_target(model: type[Model]) -> None:
-    output = model().build(space(3, 28, 28), Regression(("z",), 0.05)).eval()(torch.rand(2, 3, 28, 28))
+    output = model().build(space(3, 32, 32), Regression(("z",), 0.05)).eval()(torch.rand(2, 3, 32, 32))
     assert (output[1] if isinstance(output, tuple) else output).shape == (2, 1)
 
 
@@ -111,7 +148,9 @@ def test_lenet5_by_closed_form() -> None:
     x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros(2, 10)
     expected[:, 3] = nn.functional.max_pool2d(x, 4).sum((1, 2, 3))
-    torch.testing.assert_close(network(x), expected)
+    features, logits = network(x)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(features[:, 0], expected[:, 3])
 
 
 def test_small_cnn_returns_features_and_fits_any_size() -> None:

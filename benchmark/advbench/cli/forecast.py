@@ -11,7 +11,7 @@ from advbench.components.recipe import Recipe
 from advbench.display.base import Outlook
 from advbench.engines.planning import Plan, Planned
 from advbench.runtime.data import Card, Environment, known_card
-from advbench.runtime.identify import network_identity, surrogate_cell, training_defenses
+from advbench.runtime.identify import member_cells, network_identity, surrogate_cell, training_defenses
 from advbench.suite.grid import Cell
 
 JUDGING = 2
@@ -47,17 +47,19 @@ def networks(plan: Plan, environment: Environment) -> list[Network]:
     found: dict[tuple[object, ...], Network] = {}
     for cell in (one.cell for _, group in plan.jobs for one in group):
         others = [(surrogate_cell(cell, one), ()) for one in cell.perturbation.transfer_from]
-        for trained, defenses in [*((cell, one) for one in _trainings(environment, cell)), *others]:
+        for trained, defenses in [*_trainings(environment, cell), *others]:
             key = (trained.source.spec, trained.model.spec, defenses, trained.seed)
             if key not in found:
                 found[key] = _network(environment, trained, defenses)
     return list(found.values())
 
 
-def _trainings(environment: Environment, cell: Cell) -> list[tuple[Spec, ...]]:
-    """Training-time defenses of the networks of a cell: an oblivious attack needs the undefended one, too."""
+def _trainings(environment: Environment, cell: Cell) -> list[tuple[Cell, tuple[Spec, ...]]]:
+    """The networks of a cell, with their training-time defenses: an oblivious attack needs the undefended one, too."""
     defenses = training_defenses(environment, cell)
-    return [defenses, ()] if defenses and cell.knowledge == "oblivious" else [defenses]
+    parts = [instantiate(environment.plugins, spec) for spec in cell.defense.specs]
+    found = [(one, defenses) for one in member_cells(cell, parts) or [cell]]
+    return [*found, (cell, ())] if defenses and cell.knowledge == "oblivious" else found
 
 
 def _network(environment: Environment, cell: Cell, defenses: tuple[Spec, ...]) -> Network:

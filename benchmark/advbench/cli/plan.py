@@ -77,7 +77,8 @@ def as_document(plan: Plan, needed: Iterable[Network], costs: Iterable[Spending]
     for one in plan.cells:
         unknown = {one.cell.dataset.label, one.cell.source.label} & set(plan.unknown_data)
         status, reason = status_of(one)
-        names = {"kind": "cell", "cell_id": None if unknown else one.cell_id, **one.cell.labels}
+        kind = "audit" if one.cell.audit else "cell"
+        names = {"kind": kind, "cell_id": None if unknown else one.cell_id, **one.cell.labels}
         passes = {"passes": attack[one.cell.label]} if one.cell.label in attack else {}
         rows.append({**names, "status": status, "reason": reason, **passes})
     for worst in plan.worst:
@@ -94,6 +95,7 @@ def as_document(plan: Plan, needed: Iterable[Network], costs: Iterable[Spending]
         "merged": plan.grid.merged,
         "networks": [{"label": network.label, "status": network.status} for network in needed],
         "unknown_data": list(plan.unknown_data),
+        "notes": list(plan.notes),
     }
 
 
@@ -136,7 +138,9 @@ def _rows(plan: Plan) -> list[str]:
     skipped = Counter(reason for status, reason in states if status == "skipped")
     worst = f" + {plural(len(plan.worst), 'worst-case row')}" if plan.worst else ""
     merged = f"  ({plural(plan.grid.merged, 'identical combination')} merged)" if plan.grid.merged else ""
-    lines = [_line("rows", plan.rows, f"{plural(len(plan.cells), 'cell')}{worst}{merged}")]
+    audit = sum(one.cell.audit for one in plan.cells)
+    cells = plural(len(plan.cells), "cell") + (f", {audit} of them added by the audit" if audit else "")
+    lines = [_line("rows", plan.rows, f"{cells}{worst}{merged}")]
     lines.append(_line("to compute", count["planned"], ""))
     lines.append(_line("cached", count["cached"] - failed.total(), ""))
     if failed:
@@ -174,7 +178,8 @@ def _passes(costs: list[Spending]) -> list[str]:
 
 
 def _unknown(plan: Plan) -> list[str]:
-    if not plan.unknown_data:
-        return []
-    names = ", ".join(plan.unknown_data)
-    return ["", f"  never loaded: {names}; what was computed with such data counts as not cached here"]
+    lines = [f"  {note}" for note in plan.notes]
+    if plan.unknown_data:
+        names = ", ".join(plan.unknown_data)
+        lines.append(f"  never loaded: {names}; what was computed with such data counts as not cached here")
+    return ["", *lines] if lines else []

@@ -59,6 +59,11 @@ SELECTION = (
         metavar="N",
         help="Keep the first N perturbed inputs of every cell, so that they can be judged again.",
     ),
+    click.option(
+        "--audit",
+        is_flag=True,
+        help="Add the few cells that red flags need: twice the steps, no bound, one step, noise, a black box.",
+    ),
     plugins_dir,
 )
 
@@ -83,6 +88,7 @@ class Selection:
     cache: Path | None
     retry_failed: bool
     keep_inputs: int
+    audit: bool
     plugins_dirs: tuple[Path, ...]
 
     def plugins(self) -> Plugins:
@@ -119,6 +125,7 @@ class Selection:
             "only": self.only,
             "retry_failed": self.retry_failed,
             "keep_inputs": self.keep_inputs,
+            "audit": self.audit,
         }
 
 

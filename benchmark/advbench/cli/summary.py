@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from advbench.cli.table import show_table
 from advbench.display.live import STYLES
 from advbench.display.words import duration, plural
 from advbench.engines.session import Result
+from advbench.evidence.flags import FLAGS
 from advbench.evidence.leaderboard import Row
 
 WRITTEN = (
@@ -38,6 +39,7 @@ def show_result(result: Result, out: Path, seconds: float, console: Console) -> 
     console.print()
     _data_errors(result.rows, console)
     _reasons(result.rows, console)
+    _flags(result.rows, console)
     for problem in result.problems:
         console.print(Text(f"warning: {problem}", "yellow"))
     _counts(result, seconds, console)
@@ -73,7 +75,7 @@ def _data_errors(rows: list[Row], console: Console) -> None:
 def _reasons(rows: list[Row], console: Console) -> None:
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
-        if row["status"] != "ok" and row["kind"] == "cell" and not str(row["reason"]).startswith(DATA):
+        if row["status"] != "ok" and row["kind"] != "worst-case" and not str(row["reason"]).startswith(DATA):
             label = " / ".join(str(row[name]) for name in ("dataset", "model", "defense", "perturbation"))
             groups[str(row["status"]), str(row["reason"])].append(label)
     for (status, reason), labels in sorted(groups.items()):
@@ -85,6 +87,15 @@ def _reasons(rows: list[Row], console: Console) -> None:
     if needy:
         verb = "needs" if needy == 1 else "need"
         console.print(Text(f"{plural(needy, 'worst-case row')} {verb} cells that have no result", "dim"))
+
+
+def _flags(rows: list[Row], console: Console) -> None:
+    """Every flag that occurred, how often, and what it says."""
+    count = Counter(flag for row in rows for flag in str(row.get("flags") or "").split(";") if flag)
+    for flag, times in sorted(count.items()):
+        style = "cyan" if flag.startswith("info-") else "bold yellow"
+        line = Text(f"{flag} ({plural(times, 'row')})", style)
+        console.print(line.append(f": {FLAGS[flag]}", "default"), soft_wrap=True)
 
 
 def _counts(result: Result, seconds: float, console: Console) -> None:

@@ -16,7 +16,7 @@ from advbench.values import Budget, Classification, Constraint, Data, InputSpace
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from advbench.components.protocols import DataContext, Prediction, Rng, Target, Training
+    from advbench.components.protocols import Certificate, DataContext, Prediction, Rng, Target, Training
 
 Goal = (
     Literal["untargeted", "random", "next", "runner-up", "least-likely", "up", "down"]
@@ -34,6 +34,15 @@ def param(default: Any, help: str, *, unit: str = "", **constraints: Any) -> Any
     return Field(
         default, description=help, json_schema_extra={"unit": unit}, validate_default=True, **constraints
     )
+
+
+class Use(BaseModel):
+    """A registered perturbation with parameters, as a parameter of another component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    use: str
+    params: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Component(BaseModel):
@@ -59,7 +68,9 @@ class Component(BaseModel):
         merged = dict(values)
         for name, value in values.items():
             field = cls.model_fields.get(name)
-            if field is not None and isinstance(value, Mapping) and isinstance(field.default, BaseModel):
+            if field is None or not isinstance(value, Mapping) or isinstance(field.default, Use):
+                continue  # parameters of one perturbation are none of another
+            if isinstance(field.default, BaseModel):
                 merged[name] = {**field.default.model_dump(), **value}
         return merged
 
@@ -230,7 +241,12 @@ class Corruption(Perturbation):
 
 
 class Defense(Component):
-    """Changes the training, the inference, or both; may also detect. Tags say which methods it has."""
+    """Changes the training, the inference, or both; may also detect. Tags say which methods it has.
+
+    Several defenses follow each other in a list, the outermost first. Each also declares how an attacker who knows
+    it would attack: what stands in for parts without a gradient (`surrogate`, `surrogate_predict`,
+    `surrogate_score`), over how many `draws` to average, which loss to use and which attacks to add.
+    """
 
     kind: ClassVar[str] = "defense"
 
@@ -238,6 +254,19 @@ class Defense(Component):
     def draws(self) -> int:
         """Draws that an adaptive attack averages over at each step, if ``tags.stochastic``."""
         return 16
+
+    @property
+    def adaptive_loss(self) -> str | None:
+        """Loss that replaces the named one of an adaptive attack (``"margin"``), or None, which leaves it."""
+        return None
+
+    def adaptive_attacks(self) -> Sequence[Use]:
+        """Attacks that are added to the grid of a suite that has an attack, because this defense needs them."""
+        return ()
+
+    def uses(self) -> Sequence[Use]:
+        """Perturbations that `train` uses; what they are decides the network."""
+        return ()
 
     def train(self, training: Training) -> nn.Module:
         """The trained network (``tags.trains``)."""
@@ -251,27 +280,65 @@ class Defense(Component):
         """Differentiable stand-in for `purify` that adaptive attacks go through.
 
         Only its gradient is used: forward values are always those of `purify` (backward pass differentiable
-        approximation, Athalye et al. 2018, https://arxiv.org/abs/1802.00420). The default, the identity,
-        suits a `purify` that stays close to its input.
+        approximation, Athalye et al. 2018, https://arxiv.org/abs/1802.00420), and ``rng`` draws what it drew for
+        those. The default, the identity, suits a `purify` that stays close to its input.
         """
         return x
 
-    def score(self, x: Tensor, prediction: Prediction, space: InputSpace, rng: Rng) -> Tensor:
+    @property
+    def networks(self) -> int:
+        """Independently trained networks that `predict` wants, ``inside.members``; their seeds follow each other."""
+        return 1
+
+    def predict(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Tensor:
+        """Outputs (b, k) made from those of the pipeline inside (``tags.wraps``); logits for classes."""
+        raise NotImplementedError
+
+    def surrogate_predict(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Tensor:
+        """Differentiable stand-in for `predict`: adaptive attacks take values and gradients from it."""
+        return self.predict(x, inside, space, rng)
+
+    def learn(self, x: Tensor, y: Tensor, inside: Prediction, space: InputSpace) -> Mapping[str, Tensor]:
+        """What `predict` and `score` find in ``inside.learned`` (``tags.learns``).
+
+        ``x`` (n, c, h, w) and ``y`` (n,) are up to 2,000 clean samples of the split that the network was trained on;
+        ``inside`` takes any number of rows here.
+        """
+        raise NotImplementedError
+
+    def score(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Tensor:
         """Detector score (b,), higher is more suspicious (``tags.detects``)."""
         raise NotImplementedError
+
+    def surrogate_score(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Tensor:
+        """Differentiable stand-in for `score`: adaptive attacks take values and gradients from it."""
+        return self.score(x, inside, space, rng)
 
     def threshold(self, scores: Any) -> float:
         """Score above which an input is rejected, from the scores (n,) of the clean calibration split."""
         raise NotImplementedError
 
+    @property
+    def confidence(self) -> float:
+        """Probability that a certificate holds (``tags.certifies``)."""
+        raise NotImplementedError
+
+    def certify(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Certificate:
+        """Predictions of inputs (b, c, h, w), each with the l2 radius within which it cannot change."""
+        raise NotImplementedError
+
 
 class Metric(Component):
-    """A number computed from the per-sample outcomes of a cell."""
+    """A number computed from the per-sample outcomes of a cell, or of its network (``tags.examines``)."""
 
     kind: ClassVar[str] = "metric"
 
     def measure(self, target: Any, clean: Any, perturbed: Any) -> float:
         """The number, from NumPy arrays: targets (n, ...), clean and perturbed predictions (n, ...)."""
+        raise NotImplementedError
+
+    def examine(self, network: nn.Module, space: InputSpace) -> float:
+        """The number, of a frozen network that takes inputs (b, c, h, w) of this space; NaN where there is none."""
         raise NotImplementedError
 
 

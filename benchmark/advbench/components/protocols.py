@@ -5,7 +5,7 @@ These are protocols; :mod:`advbench.runtime` implements them. Tensors are float3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from advbench.components.base import Use
     from advbench.components.recipe import Recipe
 
 
@@ -172,6 +173,10 @@ class Training(Protocol):
         """The model's recipe."""
 
     @property
+    def data_dirs(self) -> Sequence[Path]:
+        """The data folders, for the files that `Component.files` names."""
+
+    @property
     def device(self) -> torch.device:
         """Where to train."""
 
@@ -185,14 +190,32 @@ class Training(Protocol):
     def undefended(self) -> nn.Module:
         """The same model trained without this defense (from the store, or trained now). In eval mode, frozen."""
 
-    def fit(self, module: nn.Module, *, loss: StepLoss | None = None, purpose: str = "fit") -> nn.Module:
+    def fit(
+        self,
+        module: nn.Module,
+        *,
+        loss: StepLoss | None = None,
+        validation: StepLoss | None = None,
+        purpose: str = "fit",
+        recipe: Recipe | None = None,
+    ) -> nn.Module:
         """Train ``module`` by the recipe and return it with its best weights, in eval mode.
 
-        ``loss(module, batch) -> scalar`` replaces the default (weighted cross-entropy or squared error).
+        ``loss(module, batch) -> scalar`` replaces the default (weighted cross-entropy or squared error), ``recipe``
+        the model's. The best weights have the lowest plain loss on the validation split, or the lowest
+        ``validation(module, batch)``, in eval mode and without gradients. A training on perturbed samples needs it: of
+        its epochs the one that is best on clean samples may be the least robust.
         """
 
     def target(self, module: nn.Module, batch: Batch) -> Target:
         """``module`` as an attack inside the training loop sees it: in the mode that it is in, not in eval mode."""
+
+    def perturb(self, use: Use, module: nn.Module, batch: Batch) -> Tensor:
+        """Inputs (b, c, h, w) of a batch under a registered corruption, or under an attack on ``module``.
+
+        Everybody is attacked, also who is misclassified. ``module`` is in eval mode meanwhile; its mode, its
+        parameters and their gradients are left as they were. The result is verified as in an evaluation.
+        """
 
 
 class Batch(NamedTuple):
@@ -208,7 +231,47 @@ StepLoss = Callable[..., Any]
 
 
 class Prediction(Protocol):
-    """The undefended and defended outputs that a detector may look at."""
+    """What a defense has inside: the network behind the defenses that follow, for one chunk of b samples.
+
+    Inputs have b rows, or m * b with the m of a sample beside each other (``x.repeat_interleave(m, 0)``).
+    """
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+
+    @property
+    def members(self) -> Sequence[Prediction]:
+        """The same with each of the independently trained networks (`Defense.networks`)."""
+
+    @property
+    def learned(self) -> Mapping[str, Tensor]:
+        """What `Defense.learn` returned."""
 
     def output(self, x: Tensor) -> Tensor:
-        """Logits or predictions for inputs (b, c, h, w)."""
+        """Logits or predictions (rows, k)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (rows, d) of the network.
+
+        Raises
+        ------
+        PluginError
+            If it returns none.
+        """
+
+    def output_with_dropout(self, x: Tensor) -> Tensor:
+        """Outputs (rows, k) with the network's dropout layers on, drawn for each row; nothing else is in train mode.
+
+        Raises
+        ------
+        PluginError
+            If it has no dropout layer.
+        """
+
+
+class Certificate(NamedTuple):
+    """Predictions that hold within a radius."""
+
+    prediction: Tensor  # (b,) int64, -1 where it abstains
+    radius: Tensor  # (b,) l2, in the units of the inputs; 0 where it abstains

@@ -29,8 +29,18 @@ class Tags:
         It looks for one perturbation for all inputs (`Attack.universal`).
     stochastic
         It draws random numbers. A stochastic defense is attacked in expectation over its draws.
-    trains, purifies, detects
-        The stages of a defense.
+    trains, purifies, wraps, detects
+        The stages of a defense: it replaces the training, changes inputs, makes outputs from those of the network,
+        or scores inputs.
+    learns
+        It learns from clean training samples before it scores or wraps.
+    certifies
+        It proves for an input within which l2 radius its prediction holds.
+    examines
+        A metric of the network itself (`Metric.examine`).
+    audit
+        What an audit takes an attack for: the ``"noise"`` or ``"one-step"`` attack that no other may lose to, or the
+        ``"black-box"`` attack that none with gradients may lose to.
     size
         What it measures its change by where no norm does (``"mean flow (px)"``); it tells by `Target.measure`.
     strength, unit
@@ -50,7 +60,12 @@ class Tags:
     stochastic: bool = False
     trains: bool = False
     purifies: bool = False
+    wraps: bool = False
     detects: bool = False
+    learns: bool = False
+    certifies: bool = False
+    examines: bool = False
+    audit: Literal["", "noise", "one-step", "black-box"] = ""
     size: str = ""
     strength: str = ""
     unit: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from advbench.components.base import Attack, Metric, Perturbation
 from advbench.components.identity import canonical, instantiate
+from advbench.engines.flagging import Flagger
 from advbench.engines.planning import Plan, Planned, Worst
 from advbench.evidence.figures import figures, worst_of
 from advbench.evidence.protocol import PROTOCOL, SCHEMA
@@ -33,8 +34,11 @@ class Collector:
     def rows(self, plan: Plan) -> list[dict[str, Any]]:
         """One row for every cell of the plan and one for every worst case."""
         rows = [self._row(one) for one in plan.cells]
+        flagger = Flagger(self.environment, self.records)
+        flagger.flag(plan.cells, rows)
+        _price(rows)
         status = {row["cell_id"]: row["status"] for row in rows}
-        return rows + [self._worst_row(worst, status) for worst in plan.worst]
+        return rows + [self._worst_row(worst, status, flagger) for worst in plan.worst]
 
     def _row(self, one: Planned) -> dict[str, Any]:
         row = self._identity(one)
@@ -60,7 +64,7 @@ class Collector:
             row[spec.id] = float(metric.measure(*arrays))
         return row
 
-    def _worst_row(self, worst: Worst, status: Mapping[str, str]) -> dict[str, Any]:
+    def _worst_row(self, worst: Worst, status: Mapping[str, str], flagger: Flagger) -> dict[str, Any]:
         first = worst.members[0]
         row = self._identity(first)
         ids = [one.cell.perturbation.spec.id for one in worst.members if one.cell.perturbation.spec]
@@ -81,6 +85,7 @@ class Collector:
         card = first.card
         assert card is not None  # its cells have records
         figure = figures(merged, card.task, attack=True)
+        figure["flags"] = flagger.worst(worst.members, figure["flags"])
         shared = {name: records[0].figures[name] for name in ORIGIN}
         return row | {"status": "ok", "reason": "", **figure, **shared}
 
@@ -92,7 +97,7 @@ class Collector:
             "protocol": PROTOCOL,
             "suite": suite.name,
             "cell_id": one.cell_id,
-            "kind": "cell",
+            "kind": "audit" if cell.audit else "cell",
             "dataset": cell.dataset.label,
             "dataset_id": cell.dataset.spec.id,
             "dataset_params": cell.dataset.spec.params,
@@ -135,3 +140,17 @@ class Collector:
             "size": part.tags.size or None,
             "targeted": isinstance(part, Attack) and part.goal != "untargeted",
         }
+
+
+def _price(rows: list[dict[str, Any]]) -> None:
+    """What each defense costs on unperturbed inputs, where the undefended network is among the rows."""
+    axes = ("dataset", "model", "seed")
+    undefended = {
+        tuple(row[axis] for axis in axes): row["clean"]
+        for row in rows
+        if row["status"] == "ok" and row["defense_id"] == "none"
+    }
+    for row in rows:
+        price = undefended.get(tuple(row[axis] for axis in axes))
+        if price is not None and row["status"] == "ok" and row["defense_id"] != "none":
+            row["clean_price"] = price - row["clean"]

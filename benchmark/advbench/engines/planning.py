@@ -14,9 +14,10 @@ from advbench.errors import AdvbenchError, UserError
 from advbench.runtime.data import Card, Environment, known_card, load
 from advbench.runtime.identify import cell_id, training_defenses
 from advbench.store.records import Record, Records
+from advbench.suite.audit import Audit, audit
 from advbench.suite.grid import Cell, Grid
 from advbench.suite.model import DatasetItem
-from advbench.values import task_name
+from advbench.values import InputSpace, task_name
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Options:
     keep_inputs: int = 0
     retry_failed: bool = False
     fail_fast: bool = False
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Plan:
     worst: tuple[Worst, ...]
     jobs: tuple[tuple[str, tuple[Planned, ...]], ...]
     unknown_data: tuple[str, ...]  # labels of data sets that have not been loaded yet
+    notes: tuple[str, ...] = ()  # what an audit cannot look at
 
     @property
     def rows(self) -> int:
@@ -132,7 +135,8 @@ class Planner:
         cells = self.cells()
         if not cells:
             raise UserError("--only selects no cell; `advbench plan` shows the labels")
-        planned = [self._planned(cell, cards) for cell in cells]
+        added = self._audit(cells, cards) if self.options.audit else Audit()
+        planned = [self._planned(cell, cards) for cell in [*cells, *added.cells]]
         names = {item.label: (item.spec, _source(self.grid, item)) for item in self.grid.suite.datasets}
         unknown = tuple(label for label, key in names.items() if key not in cards)
         jobs: dict[str, list[Planned]] = {}
@@ -140,7 +144,15 @@ class Planner:
             if not one.cell.skip and one.record is None:
                 jobs.setdefault(self._job_name(one.cell), []).append(one)
         grouped = tuple((name, tuple(group)) for name, group in jobs.items())
-        return Plan(self.grid, tuple(planned), tuple(self._worst(planned)), grouped, unknown)
+        return Plan(self.grid, tuple(planned), tuple(self._worst(planned)), grouped, unknown, added.notes)
+
+    def _audit(self, cells: Sequence[Cell], cards: Cards) -> Audit:
+        def space_of(cell: Cell) -> InputSpace | None:
+            card = _known(cards, cell)
+            return None if card is None else card.space
+
+        fitting = [cell for cell in cells if not self._unsupported(cell, _known(cards, cell))]
+        return audit(fitting, self.environment.plugins, space_of)
 
     def _planned(self, cell: Cell, cards: Cards) -> Planned:
         card = cards.get((cell.dataset.spec, cell.source_spec))
@@ -193,7 +205,7 @@ class Planner:
         balls = {}
         for one in planned:
             attack = self._component(one.cell.perturbation.spec) if one.cell.perturbation.spec else None
-            if not isinstance(attack, Attack) or one.cell.skip:
+            if not isinstance(attack, Attack) or one.cell.skip or one.cell.audit:
                 continue
             ball = attack.constraint()
             if ball is not None:
@@ -213,6 +225,11 @@ class Planner:
             for key, group in groups.items()
             if len(group) > 1
         ]
+
+
+def _known(cards: Cards, cell: Cell) -> Card | None:
+    card = cards.get((cell.dataset.spec, cell.source_spec))
+    return card if isinstance(card, Card) else None
 
 
 def _source(grid: Grid, item: DatasetItem) -> Spec | None:

@@ -119,6 +119,8 @@ class Session:
         self.ledger.append({"event": "run_started", "cells": len(plan.cells), "pending": plan.pending})
         event = RunStarted(self.grid.suite.name, str(self.options.out), len(plan.cells))
         self.problems += self.plugins.notify("run_started", event)
+        for note in plan.notes:
+            self.observer({"event": "note", "text": note})
         self.observer({"event": "plan", "cells": len(plan.cells), "pending": plan.pending})
         for one in plan.cells:
             if one.record is not None:

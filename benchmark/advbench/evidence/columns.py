@@ -24,7 +24,8 @@ COLUMNS = (
         protocol="version of the evaluation protocol; rows of different protocols are not comparable",
         suite="name of the suite",
         cell_id="hash of everything that decides the row's numbers",
-        kind="`cell`, or `worst-case`: per sample the worst of all attacks of one threat model",
+        kind="`cell`; `worst-case`: per sample the worst of all attacks of one threat model; `audit`: a cell that "
+        "`--audit` added",
         dataset="label of the data set in the suite",
         dataset_id="full id of the data set",
         dataset_params="its effective parameters, JSON",
@@ -44,6 +45,8 @@ COLUMNS = (
         strength="how strong the perturbation is, in `strength_unit`",
         strength_unit="unit of `strength`",
         knowledge="none (natural), blackbox, transfer, oblivious (crafted on the undefended network) or adaptive",
+        adaptation="how an adaptive attack was adapted, JSON: the defenses that it goes through, the draws that it "
+        "averages over, the loss that they ask for, the detector that it has to pass; empty if it was not",
         targeted="whether the attack aims at a class, or up or down; its goal is in `perturbation_params`",
         budget_passes="granted forward plus backward passes per sample; empty: unlimited",
         seed="seed of training and evaluation",
@@ -56,19 +59,30 @@ COLUMNS = (
     *_group(
         "result",
         n="samples evaluated",
-        n_clean_correct="samples whose unperturbed input is predicted correctly (a regressor: within its tolerance)",
+        n_clean_correct="samples whose unperturbed input is predicted correctly (a regressor: within its tolerance), "
+        "and accepted by the detector if there is one",
         n_eligible="clean-correct samples; for a targeted attack those of another class than its goal",
-        n_success="eligible samples that the perturbation made wrong, or brought to its goal if it is targeted",
+        n_success="eligible samples that the perturbation made wrong, or brought to its goal if it is targeted; past "
+        "the detector if there is one",
         metric="what `clean` and `perturbed` are: accuracy, or sigma_mad for a regressor",
-        clean="the metric on unperturbed inputs",
+        clean="the metric on unperturbed inputs; what a detector rejects is not correct",
         clean_lo="lower end of its 95 % interval",
         clean_hi="upper end of its 95 % interval",
-        perturbed="the metric on perturbed inputs; under attack what was wrong before stays wrong",
+        perturbed="the metric on perturbed inputs; under attack what was wrong before stays wrong, and what a "
+        "detector rejects has not fooled it",
         perturbed_lo="lower end of its 95 % interval",
         perturbed_hi="upper end of its 95 % interval",
         attack_success_rate="n_success / n_eligible",
         attack_success_rate_lo="lower end of its 95 % interval",
         attack_success_rate_hi="upper end of its 95 % interval",
+    ),
+    *_group(
+        "clean price",
+        clean_price="clean metric of the same network without this defense, minus `clean`; empty if it is not in the run",
+        ece_clean="expected calibration error of the largest softmax value, 15 bins, unperturbed",
+        ece_perturbed="the same, perturbed",
+        gradient_norm_median="median l2 norm of the margin's gradient at up to 64 clean inputs, as an adaptive attack "
+        "sees it",
     ),
     *_group(
         "distance",
@@ -79,6 +93,7 @@ COLUMNS = (
         l0_median="median number of changed values over eligible samples, failures counted as inf",
         size="what an attack measures its change by where no norm does, with its unit",
         size_mean_success="mean of that over successes",
+        n_lost_by_rounding="successes that are none any more once rounded to 256 levels between the bounds",
     ),
     *_group(
         "cost",
@@ -97,17 +112,25 @@ COLUMNS = (
     ),
     *_group(
         "detector",
-        detector_auroc="probability that a successful perturbation scores higher than a clean input",
-        tpr_at_1pct_fpr="share of successful perturbations detected at 1 % false positives",
-        tpr_at_5pct_fpr="share of successful perturbations detected at 5 % false positives",
+        detector_auroc="probability that a perturbation that fools the network scores higher than a clean input",
+        tpr_at_1pct_fpr="share of the perturbations that fool the network detected at 1 % false positives",
+        tpr_at_5pct_fpr="share of the perturbations that fool the network detected at 5 % false positives",
+        tpr_at_1pct_fpr_failed="share of the other perturbations detected at 1 % false positives",
+        tpr_at_5pct_fpr_failed="share of the other perturbations detected at 5 % false positives",
         detector_fpr="share of clean inputs rejected at the calibrated threshold",
-        detector_tpr="share of successful perturbations rejected at the calibrated threshold",
+        detector_tpr="share of the perturbations that fool the network rejected at the calibrated threshold",
+        detector_tpr_failed="share of the other perturbations rejected at the calibrated threshold",
         accuracy_detect_or_reject="share of samples that are rejected or predicted correctly when perturbed",
     ),
     *_group(
+        "certificate",
+        certified_radius_median="median certified l2 radius of unperturbed inputs; 0 where wrong or abstaining",
+        certified_radius_mean="mean of that (average certified radius)",
+        certificate_confidence="probability that the certificate of a sample holds",
+    ),
+    *_group(
         "flags",
-        flags="red flags, separated by `;`: `probabilities` the network returns probabilities, not logits; "
-        "`unrepeatable` its output for an input changes with the company: it draws at random or looks at the batch",
+        flags="reasons to doubt the row, sorted and separated by `;`; empty if none was found",
     ),
     *_group(
         "origin",

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.evidence.statistics import auroc, bootstrap, sigma_mad, true_positive_rate, wilson
+from advbench.evidence.flags import joined, of_outcomes
+from advbench.evidence.statistics import (
+    auroc,
+    bootstrap,
+    calibration_error,
+    sigma_mad,
+    true_positive_rate,
+    wilson,
+)
 from advbench.values import Classification, Regression, Task
 
 Outcomes = Mapping[str, "NDArray[Any]"]
@@ -19,9 +27,9 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
     """Columns of the groups result, distance, cost, regression, detector and flags."""
     clean, after = outcomes["clean_correct"], outcomes["perturbed_correct"]
     # What was wrong before an attack counts as wrong; natural noise may also mend an error.
-    robust = clean & after if attack else after
+    robust = clean & after if attack else after  # a detector's part is in both already
     eligible = clean & outcomes["eligible"] if "eligible" in outcomes else clean
-    success = eligible & reached(outcomes)
+    success = successes(outcomes)
     n, n_clean, n_success = len(clean), int(clean.sum()), int(success.sum())
     n_eligible = int(eligible.sum())
     row: dict[str, Any] = {
@@ -36,9 +44,17 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
     else:
         row |= _regression(outcomes, task)
     row |= _interval("attack_success_rate", wilson(n_success, n_eligible))
-    row |= _distances(outcomes, eligible, success) | _cost(outcomes) | _detector(outcomes, robust, success)
-    row["flags"] = ";".join(name for name in ("probabilities", "unrepeatable") if name in outcomes)
+    row |= _distances(outcomes, eligible, success) | _cost(outcomes) | _detector(outcomes, attack)
+    row |= _network(outcomes) | _certificate(outcomes)
+    row["flags"] = joined(of_outcomes(outcomes, success, task))
     return row
+
+
+def successes(outcomes: Outcomes) -> NDArray[Any]:
+    """Which eligible samples the perturbation fools, bool (n,)."""
+    clean = outcomes["clean_correct"]
+    eligible = clean & outcomes["eligible"] if "eligible" in outcomes else clean
+    return np.asarray(eligible & reached(outcomes))
 
 
 def reached(outcomes: Outcomes) -> NDArray[Any]:
@@ -72,7 +88,35 @@ def _distances(outcomes: Outcomes, eligible: NDArray[Any], success: NDArray[Any]
             row[f"{norm}_mean_success"] = float(outcomes[norm][success].mean()) if success.any() else math.nan
     if "size" in outcomes and success.any():
         row["size_mean_success"] = float(outcomes["size"][success].mean())
+    if "lost_by_rounding" in outcomes:
+        row["n_lost_by_rounding"] = int((success & outcomes["lost_by_rounding"]).sum())
     return row
+
+
+def _network(outcomes: Outcomes) -> dict[str, float]:
+    """Calibration and gradients."""
+    row = {}
+    if "clean_confidence" in outcomes:
+        target = outcomes["target"]
+        for name in ("clean", "perturbed"):
+            right = outcomes[f"{name}_prediction"] == target
+            row[f"ece_{name}"] = calibration_error(outcomes[f"{name}_confidence"], right)
+    norm = outcomes.get("gradient_norm", np.zeros(0))
+    norm = norm[np.isfinite(norm)]
+    if len(norm):
+        row["gradient_norm_median"] = float(np.median(norm))
+    return row
+
+
+def _certificate(outcomes: Outcomes) -> dict[str, float]:
+    if "certified_radius" not in outcomes:
+        return {}
+    radius = outcomes["certified_radius"]
+    return {
+        "certified_radius_median": float(np.median(radius)),
+        "certified_radius_mean": float(radius.mean()),
+        "certificate_confidence": float(outcomes["certificate_confidence"][0]),
+    }
 
 
 def _cost(outcomes: Outcomes) -> dict[str, Any]:
@@ -86,19 +130,29 @@ def _cost(outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def _detector(outcomes: Outcomes, robust: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
+def _detector(outcomes: Outcomes, attack: bool) -> dict[str, float]:
     if "clean_score" not in outcomes:
         return {}
     clean, perturbed, threshold = (outcomes[name] for name in ("clean_score", "perturbed_score", "threshold"))
+    fooled = outcomes["network_fooled"]
+    right = outcomes["network_right_perturbed"]
+    right = right & outcomes["network_right"] if attack else right
     rejected = perturbed > threshold
     return {
-        "detector_auroc": auroc(clean, perturbed[success]),
-        "tpr_at_1pct_fpr": true_positive_rate(clean, perturbed[success], 0.01),
-        "tpr_at_5pct_fpr": true_positive_rate(clean, perturbed[success], 0.05),
+        "detector_auroc": auroc(clean, perturbed[fooled]),
+        "tpr_at_1pct_fpr": true_positive_rate(clean, perturbed[fooled], 0.01),
+        "tpr_at_5pct_fpr": true_positive_rate(clean, perturbed[fooled], 0.05),
+        "tpr_at_1pct_fpr_failed": true_positive_rate(clean, perturbed[~fooled], 0.01),
+        "tpr_at_5pct_fpr_failed": true_positive_rate(clean, perturbed[~fooled], 0.05),
         "detector_fpr": float((clean > threshold).mean()),
-        "detector_tpr": float(rejected[success].mean()) if success.any() else math.nan,
-        "accuracy_detect_or_reject": float((rejected | robust).mean()),
+        "detector_tpr": _share(rejected[fooled]),
+        "detector_tpr_failed": _share(rejected[~fooled]),
+        "accuracy_detect_or_reject": float((rejected | right).mean()),
     }
+
+
+def _share(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def worst_of(members: Sequence[Outcomes]) -> dict[str, NDArray[Any]]:
@@ -112,7 +166,7 @@ def worst_of(members: Sequence[Outcomes]) -> dict[str, NDArray[Any]]:
     choice = np.lexsort((margin, failed), axis=0)[0]
     rows = np.arange(len(choice))
     merged = {}
-    for name in members[0]:
+    for name in set.intersection(*(set(member) for member in members)):
         stacked = np.stack([member[name] for member in members])
         merged[name] = stacked[choice, rows]
     for name in ("forward_passes", "backward_passes"):

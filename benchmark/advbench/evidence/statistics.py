@@ -78,3 +78,16 @@ def true_positive_rate(negative: NDArray[Any], positive: NDArray[Any], false_pos
     if allowed >= len(ordered):
         return 1.0
     return float((positive > ordered[len(ordered) - 1 - allowed]).mean())
+
+
+def calibration_error(confidence: NDArray[Any], right: NDArray[Any], bins: int = 15) -> float:
+    """Expected calibration error of confidences (n,) in [0, 1] of predictions that are ``right`` (n,) bool or not.
+
+    Mean over equally wide bins of |accuracy - mean confidence|, weighted by their samples (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599, eq. 3).
+    """
+    if not len(confidence):
+        return math.nan
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(place, right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from advbench.errors import BudgetExhausted, PluginError
-from advbench.runtime.pipeline import take
 
 if TYPE_CHECKING:
     from advbench.runtime.target import PipelineTarget
@@ -37,21 +36,21 @@ class AsModule(nn.Module):
         target = self._target.take(torch.zeros(len(x), dtype=torch.int64, device=x.device))
         graph = torch.is_grad_enabled() and x.requires_grad
         draws = target.pipeline.draws if graph else 1
-        within = _charged(target, draws, 0)
+        passes = draws * target.cost(x.detach(), graph)
+        within = _charged(target, passes, 0)
         if target.mask is not None:
             x = torch.where(target.mask, x, x.detach())
         parts = torch.split(torch.arange(len(x), device=x.device), target.pipeline.chunk)
         output = torch.cat([_mean_output(target, x, rows, draws, graph) for rows in parts])
         target.observe(x.detach(), within, output.detach())
         if graph:
-            output.register_hook(_counted(target, draws))  # type: ignore[no-untyped-call]
+            output.register_hook(_counted(target, passes))  # type: ignore[no-untyped-call]
         return output
 
 
 def _mean_output(target: PipelineTarget, x: Tensor, rows: Tensor, draws: int, graph: bool) -> Tensor:
     """Output (r, k) of some rows, averaged over the draws of the defense."""
-    extras, rng = take(target.extras, rows), target.rng.take(rows)
-    outputs = [target.pipeline.forward(x[rows], extras, rng, differentiable=graph) for _ in range(draws)]
+    outputs = [target.seen(x[rows], rows, graph) for _ in range(draws)]
     return torch.stack(outputs).mean(0) if draws > 1 else outputs[0]
 
 
@@ -63,11 +62,11 @@ def _charged(target: PipelineTarget, forward: int, backward: int) -> Tensor:
     return within
 
 
-def _counted(target: PipelineTarget, draws: int) -> Callable[[Tensor], None]:
+def _counted(target: PipelineTarget, passes: int) -> Callable[[Tensor], None]:
     """A hook for the backward pass, which a library may do once, often or never."""
 
     def count(_: Tensor) -> None:
         target.check_gradients()
-        _charged(target, 0, draws)
+        _charged(target, 0, passes)
 
     return count

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advbench.components.base import Attack, Defense, Perturbation
+from advbench.components.base import Attack, Perturbation
 from advbench.components.identity import Spec
-from advbench.runtime.pipeline import Pipeline, take
+from advbench.runtime.inside import take
+from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
+
+if TYPE_CHECKING:
+    from advbench.runtime.detection import Guard
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ class Samples:
         return SampleRng(seed, purpose, self.ids, self.x.device)
 
 
+class Gradients(NamedTuple):
+    """Input gradients of the margin at clean inputs, NaN for samples that were not looked at."""
+
+    norm: Tensor  # (n,) l2; NaN where one is not finite
+    agreement: Tensor  # (n,) cosine of two gradients with independent draws
+
+
 @dataclass(frozen=True)
 class Crafted:
     """Perturbed inputs as they were verified, and what they cost; first axis = all evaluated samples."""
@@ -47,6 +58,7 @@ class Crafted:
     backward: Tensor
     aim: Tensor | None = None  # what a targeted attack drove each sample to, see `tasks.aims`
     size: Tensor | None = None  # in the attack's own measure, where its tags name one
+    gradients: Gradients | None = None  # what an attack that knows everything has to go by
 
 
 @dataclass(frozen=True)
@@ -76,13 +88,13 @@ class Case:
     steps: tuple[Step, ...]
     crafting: Pipeline
     judged: Pipeline
-    detector: Defense | None
-    calibration: Samples | None
+    guard: Guard | None
     learning: Samples | None
     knowledge: str
     seed: int
     budget: int | None
     limits: Limits = field(default_factory=Limits)
+    loss: str | None = None  # what the defenses ask adaptive attacks to use
     memo: dict[Any, Any] = field(default_factory=dict)  # clean outputs, for all cells that share it
 
     @property
@@ -109,3 +121,16 @@ def clean_output(case: Case, pipeline: Pipeline) -> Tensor:
         found = case.memo[key] = (*owners, predict(pipeline, case.samples, case.seed))
     output: Tensor = found[2]
     return output
+
+
+def clean_scores(case: Case) -> Tensor:
+    """Scores (n,) of the detector on the unperturbed samples, computed once for all cells that share them."""
+    guard = case.guard
+    assert guard is not None
+    key = ("scores", id(guard), id(case.judged.network), id(case.samples.x))
+    if key not in case.memo:
+        # The owners are kept with what they gave, so that no later one can have their place in memory.
+        owners = (guard, case.judged.network, case.samples.x)
+        case.memo[key] = (*owners, guard.scores(case.judged, case.samples, case.seed))
+    found: Tensor = case.memo[key][-1]
+    return found

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from advbench.components.base import Attack, Corruption
-from advbench.components.identity import Spec
+from advbench.components.identity import Spec, canonical
 from advbench.errors import BudgetExhausted, PluginError
 from advbench.runtime import tasks
-from advbench.runtime.cell import Case, Crafted, Samples, clean_output, predict
+from advbench.runtime.cell import Case, Crafted, Gradients, Samples, clean_output, clean_scores, predict
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget, check_time
@@ -51,6 +51,23 @@ def craft(case: Case) -> Crafted:
     return crafted
 
 
+def adaptation(case: Case) -> str:
+    """How the attack was adapted to the defense, JSON; empty where it was not."""
+    if case.attack is None or case.knowledge != "adaptive":
+        return ""
+    found: dict[str, Any] = {}
+    through = [type(one).__name__ for one in case.crafting.defenses]
+    if through:
+        found["through"] = through
+    if case.crafting.draws > 1:
+        found["draws"] = case.crafting.draws
+    if case.loss is not None:
+        found["loss"] = case.loss
+    if case.guard is not None:
+        found["past"] = type(case.guard.detector).__name__
+    return canonical(found) if found else ""
+
+
 def _corrupt(
     case: Case, corruption: Corruption, spec: Spec, batch: Samples, rows: Tensor, crafted: Crafted
 ) -> None:
@@ -68,6 +85,8 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
     aim = tasks.aims(attack.goal, output, samples.y, task, lambda high: draws.integers(high))
     size = samples.x.new_full((len(samples),), torch.nan) if attack.tags.size else None
     crafted = replace(crafted, aim=aim, size=size)
+    if case.knowledge == "adaptive" and attack.tags.needs_gradient:
+        crafted = replace(crafted, gradients=_gradients(case))
     delta = None
     if attack.tags.universal:
         delta, spent = _learn(case, attack, spec, deadline)
@@ -79,7 +98,7 @@ def _attack(case: Case, attack: Attack, spec: Spec, crafted: Crafted, deadline: 
         batch = samples.take(rows)
         original, guard = batch.x.clone(), Untouched(case.crafting.network)
         if delta is None:
-            target = _target(case, attack, batch, None if aim is None else aim[rows], deadline)
+            target = _target(case, attack, batch, output[rows], None if aim is None else aim[rows], deadline)
             candidate = _perturbed(case, attack, spec, batch, target)
             crafted.forward[rows], crafted.backward[rows] = target.meter.forward, target.meter.backward
             if size is not None:
@@ -103,17 +122,56 @@ def _attacked(case: Case, attack: Attack, output: Tensor, aim: Tensor | None) ->
     if isinstance(case.judged.task, Classification):
         if case.knowledge != "transfer" and not attack.tags.universal:
             rows = ~tasks.is_wrong(output, case.samples.y, case.judged.task)
+            if _faces(case):
+                rows = rows & (clean_scores(case) <= case.guard.threshold)
         if aim is not None:
             rows = rows & (aim != case.samples.y)
     return torch.nonzero(rows)[:, 0]
 
 
+def _faces(case: Case) -> bool:
+    """Whether the attacker knows of the detector, and has to pass it."""
+    return case.guard is not None and case.knowledge in ("adaptive", "blackbox")
+
+
+GRADIENTS = 64
+"""Samples of which gradients are looked at."""
+
+
+def _gradients(case: Case) -> Gradients:
+    """Of the undetected margin; looked at once for all cells that share the pipeline."""
+    pipeline, samples = case.crafting, case.samples
+    key = ("gradients", id(pipeline.network), *map(repr, pipeline.defenses), id(samples.x), case.seed)
+    if key not in case.memo:
+        rows = torch.arange(min(GRADIENTS, len(samples)), device=samples.x.device)
+        some = samples.take(rows)
+        found = []
+        for turn in ("gradient", "gradient again"):
+            meter, draws = Meter(some.x, some.y), some.rng(case.seed, turn)
+            target = PipelineTarget(pipeline, some.extras, draws, meter, rows)
+            with isolated_rng(seed_of(case.seed, turn)):
+                found.append(target.input_gradient(some.x, some.y).double().flatten(1))
+        norm = samples.x.new_full((len(samples),), torch.nan, dtype=torch.float64)
+        agreement = norm.clone()
+        norm[rows] = torch.where(found[0].isfinite().all(1), found[0].norm(dim=1), torch.nan)
+        agreement[rows] = torch.nn.functional.cosine_similarity(*found, dim=1, eps=0.0)
+        owners = (pipeline.network, samples.x)
+        case.memo[key] = (owners, Gradients(norm, agreement))
+    gradients: Gradients = case.memo[key][1]
+    return gradients
+
+
 def _target(
-    case: Case, attack: Attack, batch: Samples, aim: Tensor | None, deadline: float | None
+    case: Case, attack: Attack, batch: Samples, output: Tensor, aim: Tensor | None, deadline: float | None
 ) -> PipelineTarget:
-    space = case.judged.space
+    space, pipeline = case.judged.space, case.crafting
+    guard = case.guard if _faces(case) else None
+    scale = None
+    if guard is not None:
+        scale = tasks.goal_margin(output, batch.y, case.judged.task, aim).abs()
+        scale = torch.maximum(scale, tasks.ROUNDING * output.abs().amax(1).clamp_min(1e-30))
     return PipelineTarget(
-        case.crafting,
+        pipeline,
         batch.extras,
         batch.rng(case.seed, "defense under attack"),
         _meter(case, attack, batch, deadline),
@@ -121,6 +179,9 @@ def _target(
         case.knowledge != "blackbox",
         aim,
         None if attack.mask is None else attack.mask.like(batch.x, space),
+        guard,
+        scale,
+        case.loss if case.knowledge == "adaptive" else None,
     )
 
 
@@ -153,7 +214,7 @@ def _learn(case: Case, attack: Attack, spec: Spec, deadline: float | None) -> tu
         attack.goal, output[right], batch.y, case.crafting.task, lambda high: draws.integers(high)
     )
     # A budget of passes is one for each evaluated sample; learning is counted, not limited.
-    target = _target(replace(case, budget=None), attack, batch, aim, deadline)
+    target = _target(replace(case, budget=None), attack, batch, output[right], aim, deadline)
     guard = Untouched(case.crafting.network)
     with isolated_rng(seed_of(case.seed, spec.id)):
         delta = attack.universal(batch.x, batch.y, target, batch.rng(case.seed, spec.id))

@@ -6,12 +6,13 @@ their file, weights that are trained by everything that goes into the training.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
 from advbench.components.base import Component, Defense
-from advbench.components.identity import Spec, digest, instantiate
+from advbench.components.identity import Spec, digest, instantiate, specify
 from advbench.evidence.protocol import DTYPE, PROTOCOL
 from advbench.runtime.contents import by_content
 from advbench.runtime.data import Card, Environment
@@ -47,11 +48,26 @@ def network_identity(
         "protocol": PROTOCOL,
         "torch": metadata.version("torch").split("+")[0],
         "model": identity(environment, cell.model.spec),
-        "defenses": [identity(environment, spec) for spec in defenses],
+        "defenses": [_defense_identity(environment, spec) for spec in defenses],
         "trained_on": source.fingerprint,
         "augment": source.augment,
         "seed": cell.seed,
     }
+
+
+def member_cells(cell: Cell, defenses: Iterable[Component]) -> list[Cell]:
+    """The cells whose networks a defense asks for, by seeds that follow each other; none where one is enough."""
+    count = max((one.networks for one in defenses if isinstance(one, Defense)), default=1)
+    return [replace(cell, seed=cell.seed + i) for i in range(count)] if count > 1 else []
+
+
+def _defense_identity(environment: Environment, spec: Spec) -> dict[str, Any]:
+    """A defense, and the perturbations that its training uses."""
+    defense = component(environment, spec)
+    assert isinstance(defense, Defense)
+    used = [specify(environment.plugins, "perturbation", one.use, one.params) for one in defense.uses()]
+    own = identity(environment, spec)
+    return {**own, "uses": [identity(environment, one) for one in used]} if used else own
 
 
 def surrogate_cell(cell: Cell, surrogate: Surrogate) -> Cell:

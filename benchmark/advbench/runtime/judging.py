@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advbench.components.base import Defense
 from advbench.errors import PluginError
 from advbench.runtime import tasks
-from advbench.runtime.cell import Case, Crafted, Samples, clean_output, predict
+from advbench.runtime.cell import Case, Crafted, clean_output, clean_scores, predict
+from advbench.runtime.detection import Guard
+from advbench.runtime.inside import take
 from advbench.runtime.network import Untouched
-from advbench.runtime.pipeline import Pipeline, take
-from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
+from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.threat import ball_norm
-from advbench.values import Classification
+from advbench.values import Classification, Task
 
 REPEATABLE = 1e-4
 """Largest difference of two outputs of the same network and input, as a share of the largest output."""
 
 
 def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
-    """Per-sample outcomes, all (n, ...); arrays as they are kept in the record."""
+    """Per-sample outcomes, all (n, ...); arrays as they are kept in the record.
+
+    Where a detector stands before the network the whole decides: a clean input is handled right if it is predicted
+    correctly and accepted, an attacked one if it is predicted correctly or rejected.
+    """
     samples, task = case.samples, case.judged.task
     guard = Untouched(case.judged.network)
     clean = clean_output(case, case.judged)
@@ -49,14 +53,74 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
         **{norm: ball_norm(delta, norm).float() for norm in ("linf", "l2", "l1", "l0")},
         **({} if crafted.size is None else {"size": crafted.size}),
         **_goal(crafted, perturbed, case),
-        **_detection(case, crafted),
+        **_confidence(clean, perturbed, task),
     }
+    if crafted.gradients is not None:
+        outcomes |= {
+            "gradient_norm": crafted.gradients.norm,
+            "gradient_agreement": crafted.gradients.agreement,
+        }
+    if case.attack is not None:
+        outcomes["lost_by_rounding"] = _lost_by_rounding(case, crafted, _fooled(outcomes))
+    if case.guard is not None:
+        outcomes |= _detection(case, case.guard, crafted, outcomes)
+    if not case.steps:
+        outcomes |= _certificates(case)
     if tasks.looks_like_probabilities(clean, task):
         outcomes["probabilities"] = torch.ones(len(samples), dtype=torch.bool)
     if not _repeatable(case, clean):
         outcomes["unrepeatable"] = torch.ones(len(samples), dtype=torch.bool)
     return {
         name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in outcomes.items()
+    }
+
+
+def _fooled(outcomes: Mapping[str, Any]) -> Tensor:
+    """Whether the perturbation reached its goal, (n,)."""
+    reached = outcomes.get("goal_reached", ~outcomes["perturbed_correct"])
+    found: Tensor = outcomes["clean_correct"] & reached & outcomes.get("eligible", torch.ones_like(reached))
+    return found
+
+
+def _confidence(clean: Tensor, perturbed: Tensor, task: Task) -> dict[str, Tensor]:
+    if not isinstance(task, Classification):
+        return {}
+    names = {"clean_confidence": clean, "perturbed_confidence": perturbed}
+    return {name: output.softmax(1).amax(1) for name, output in names.items()}
+
+
+def _lost_by_rounding(case: Case, crafted: Crafted, success: Tensor) -> Tensor:
+    """Successes that are none any more once their inputs are rounded to 256 levels between the bounds, bool (n,)."""
+    lost, rows = torch.zeros_like(success), torch.nonzero(success)[:, 0]
+    if len(rows):
+        samples, task, space = case.samples.take(rows), case.judged.task, case.judged.space
+        lower, upper = space.bounds_like(crafted.x)
+        levels = ((crafted.x[rows] - lower) / (upper - lower) * 255).round()
+        output = predict(case.judged, samples, case.seed, lower + levels / 255 * (upper - lower))
+        aim = None if crafted.aim is None else crafted.aim[rows]
+        lost[rows] = tasks.goal_margin(output, samples.y, task, aim) >= 0
+    return lost
+
+
+def _certificates(case: Case) -> dict[str, Tensor]:
+    """Radius within which each prediction provably holds, 0 where it is wrong or there is none."""
+    pipeline, samples = case.judged, case.samples
+    # What stands before it changes inputs by more than the radius says.
+    if not pipeline.defenses or not pipeline.defenses[0].tags.certifies:
+        return {}
+    defense, rng = pipeline.defenses[0], samples.rng(case.seed, "certificate")
+
+    def one(rows: Tensor) -> list[Tensor]:
+        draws = rng.take(rows)
+        inside = replace(pipeline.inside(len(rows), take(samples.extras, rows), draws, False), depth=1)
+        return list(defense.certify(samples.x[rows], inside, pipeline.space, draws))
+
+    with torch.no_grad(), isolated_rng(seed_of(case.seed, "certificate")):
+        prediction, radius = pipeline.map(one, len(samples))
+    radius = torch.where(prediction == samples.y, radius.double(), 0.0)
+    return {
+        "certified_radius": radius,
+        "certificate_confidence": torch.full_like(radius, defense.confidence),
     }
 
 
@@ -83,44 +147,22 @@ def _goal(crafted: Crafted, perturbed: Tensor, case: Case) -> dict[str, Tensor]:
     }
 
 
-def _detection(case: Case, crafted: Crafted) -> dict[str, Any]:
-    detector = case.detector
-    if detector is None:
-        return {}
-    if case.calibration is None or not len(case.calibration):
-        raise PluginError(f"{type(detector).__name__} needs a split 'calibration' to set its threshold")
-    threshold = float(detector.threshold(_scores(case, detector, case.calibration, None).cpu().numpy()))
-    clean = _scores(case, detector, case.samples, None)
-    perturbed = _scores(case, detector, case.samples, crafted.x)
+def _detection(case: Case, guard: Guard, crafted: Crafted, outcomes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Scores, and what becomes of the outcomes once rejected inputs do not count as predictions."""
+    clean, perturbed = clean_scores(case), guard.scores(case.judged, case.samples, case.seed, crafted.x)
+    rejected = perturbed > guard.threshold
+    right = outcomes["perturbed_correct"]
+    handled = right | rejected if case.attack is not None else right & ~rejected
+    reached = {"goal_reached": outcomes["goal_reached"] & ~rejected} if "goal_reached" in outcomes else {}
     return {
         "clean_score": clean,
         "perturbed_score": perturbed,
-        "threshold": torch.full((len(clean),), threshold, dtype=torch.float64),
+        "threshold": torch.full_like(clean, guard.threshold),
+        "fixed_threshold": torch.full_like(rejected, guard.fixed),
+        "network_right": outcomes["clean_correct"],
+        "network_right_perturbed": right,
+        "network_fooled": _fooled(outcomes),
+        "clean_correct": outcomes["clean_correct"] & (clean <= guard.threshold),
+        "perturbed_correct": handled,
+        **reached,
     }
-
-
-def _scores(case: Case, detector: Defense, samples: Samples, x: Tensor | None) -> Tensor:
-    inputs = samples.x if x is None else x
-    pipeline = case.judged
-    rng = samples.rng(case.seed, "detector")
-
-    def one(rows: Tensor) -> list[Tensor]:
-        extras, draws = take(samples.extras, rows), rng.take(rows)
-        score = detector.score(inputs[rows], _Bound(pipeline, extras, draws), pipeline.space, draws)
-        return [score.double().flatten()]
-
-    with torch.no_grad(), isolated_rng(seed_of(case.seed, "detector")):
-        return pipeline.map(one, len(inputs))[0]
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """The pipeline for one chunk of samples, as a detector sees it."""
-
-    pipeline: Pipeline
-    extras: Mapping[str, Tensor]
-    rng: SampleRng
-
-    def output(self, x: Tensor) -> Tensor:
-        """Outputs (b, k)."""
-        return self.pipeline.forward(x, self.extras, self.rng)

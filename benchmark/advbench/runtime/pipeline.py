@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from advbench.components.base import Defense
-from advbench.components.protocols import Rng
 from advbench.errors import PluginError
 from advbench.runtime import incremental
 from advbench.runtime.chain import Chain, chain_of
+from advbench.runtime.inside import Inside, fast_layout, take
 from advbench.runtime.network import Ensemble, Network
+from advbench.runtime.rng import SampleRng
 from advbench.values import InputSpace, Task
-
-
-class _Replace(torch.autograd.Function):
-    """Forward value of one tensor, gradient of another."""
-
-    @staticmethod
-    def forward(ctx: Any, surrogate: Tensor, value: Tensor) -> Tensor:
-        """The value."""
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """The gradient goes to the surrogate."""
-        return gradients[0], None
-
-
-def _replace(surrogate: Tensor, value: Tensor) -> Tensor:
-    result: Tensor = _Replace.apply(surrogate, value)  # type: ignore[no-untyped-call]
-    return result
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A network behind its purifying defenses.
+    """A network, or several, behind the defenses that purify or wrap, the outermost first.
 
     ``chunk`` samples go through at a time, the last chunk padded by repeating a sample: on a CPU outputs and input
-    gradients then depend on nothing but the sample.
+    gradients then depend on nothing but the sample. ``learned`` is what each defense has learned, by its place.
     """
 
     network: Network | Ensemble
@@ -52,25 +33,48 @@ class Pipeline:
     task: Task
     chunk: int
     device: torch.device
+    members: tuple[Network, ...] = ()
+    learned: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    _costs: dict[bool, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def draws(self) -> int:
         """Draws that an adaptive attack averages over: more than one if a defense is random."""
         return max([defense.draws for defense in self.defenses if defense.tags.stochastic], default=1)
 
+    @property
+    def wrapped(self) -> bool:
+        """Whether a defense makes the outputs from several passes of what is inside."""
+        return any(defense.tags.wraps for defense in self.defenses)
+
     def forward(
-        self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng, differentiable: bool = False
+        self, x: Tensor, extras: Mapping[str, Tensor], rng: SampleRng, differentiable: bool = False
     ) -> Tensor:
         """Output (b, k) of one chunk."""
-        for defense in self.defenses:
-            clean = defense.purify(x.detach(), self.space, rng)
-            if clean.shape != x.shape:
-                raise PluginError(
-                    f"{type(defense).__name__}.purify changed the shape {tuple(x.shape)} to {tuple(clean.shape)}"
-                )
-            x = _replace(defense.surrogate(x, self.space, rng), clean) if differentiable else clean
-        output: Tensor = self.network(_fast_layout(x), extras)
-        return output
+        return self.inside(len(x), extras, rng, differentiable).output(x)
+
+    def inside(
+        self,
+        count: int,
+        extras: Mapping[str, Tensor],
+        rng: SampleRng,
+        differentiable: bool,
+        learned: Mapping[str, Tensor] | None = None,
+    ) -> Inside:
+        """The whole pipeline for one chunk of samples, as a defense around it sees it."""
+        return Inside(self, 0, count, extras, rng, differentiable, self.network, learned or {})
+
+    def passes(self, x: Tensor, extras: Mapping[str, Tensor], rng: SampleRng, differentiable: bool) -> int:
+        """Passes of a network in one `forward` of a sample."""
+        if not self.wrapped:
+            return 1
+        if differentiable not in self._costs:
+            rows, _ = next(self.chunks(len(x)))
+            trial = self.inside(self.chunk, take(extras, rows), rng.copy().take(rows), differentiable)
+            with torch.no_grad():
+                trial.output(x[rows])
+            self._costs[differentiable] = trial.spent[0] // self.chunk
+        return self._costs[differentiable]
 
     def chunks(self, count: int) -> Iterator[tuple[Tensor, int]]:
         """Row indices (chunk,) padded by repeating the last sample, and how many of them are real."""
@@ -83,7 +87,7 @@ class Pipeline:
         parts = [[part[:real] for part in function(rows)] for rows, real in self.chunks(count)]
         return [torch.cat(column) for column in zip(*parts)]
 
-    def predict(self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng) -> Tensor:
+    def predict(self, x: Tensor, extras: Mapping[str, Tensor], rng: SampleRng) -> Tensor:
         """Outputs (n, k) without gradients."""
         with torch.no_grad():
             return self.map(lambda rows: [self.forward(x[rows], take(extras, rows), rng.take(rows))], len(x))[
@@ -91,7 +95,7 @@ class Pipeline:
             ]
 
     def predict_pixels(
-        self, x: Tensor, extras: Mapping[str, Tensor], rng: Rng, positions: Tensor, values: Tensor
+        self, x: Tensor, extras: Mapping[str, Tensor], rng: SampleRng, positions: Tensor, values: Tensor
     ) -> Tensor:
         """Outputs (n, m, k) of m candidates for each of the inputs (n, c, h, w), see `Target.outputs_with_pixels`."""
         count, pixels = positions.shape[1], positions.shape[2]
@@ -101,7 +105,7 @@ class Pipeline:
             with torch.no_grad():
                 return incremental.pixel_outputs(self.network, chain, x, positions, values)
         # Where draws are shared within a chunk, no chunk holds candidates of two samples.
-        random = any(defense.tags.stochastic for defense in self.defenses)
+        random = any(defense.tags.stochastic or defense.tags.wraps for defense in self.defenses)
         step = -(-count // self.chunk) * self.chunk if random else count
         owner = torch.arange(len(x), device=x.device).repeat_interleave(step)
         place = torch.arange(step, device=x.device).clamp_max(count - 1).repeat(len(x))
@@ -124,18 +128,13 @@ class Pipeline:
         """Features (n, d) of the bare network."""
 
         def one(rows: Tensor) -> list[Tensor]:
-            found = self.network.features(_fast_layout(x[rows]), take(extras, rows))[0]
+            found = self.network.features(fast_layout(x[rows]), take(extras, rows))[0]
             if found is None:
                 raise PluginError("this network returns no features")
             return [found.flatten(1)]
 
         with torch.no_grad():
             return self.map(one, len(x))[0]
-
-
-def take(extras: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """The same extras for some rows."""
-    return {name: value[rows] for name, value in extras.items()}
 
 
 def with_pixels(x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
@@ -145,7 +144,3 @@ def with_pixels(x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     for pixel in range(positions.shape[1]):
         changed[row, :, positions[:, pixel, 0], positions[:, pixel, 1]] = values[:, pixel]
     return changed
-
-
-def _fast_layout(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

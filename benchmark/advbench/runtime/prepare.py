@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from advbench.components.base import Defense, Model
+from advbench.components.base import Attack, Corruption, Defense, Model, Use
 from advbench.components.identity import Spec
 from advbench.components.protocols import Batch
 from advbench.components.recipe import Recipe
@@ -27,6 +27,7 @@ from advbench.runtime.reading import channel_statistics
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
 from advbench.runtime.training import Trainer, place
+from advbench.runtime.verify import verify
 from advbench.suite.grid import Cell
 from advbench.values import Data
 
@@ -181,6 +182,11 @@ class Kit:
         """The seed of the cell."""
         return self.cell.seed
 
+    @property
+    def data_dirs(self) -> tuple[Path, ...]:
+        """The data folders."""
+        return self.kitchen.environment.data_dirs
+
     def build(self) -> Network:
         """A freshly initialised network."""
         return self.kitchen.build(self.cell, self.model)
@@ -191,14 +197,55 @@ class Kit:
             return self.kitchen.prepare(self.cell, ()).network
 
     def fit(
-        self, module: nn.Module, *, loss: Callable[..., Any] | None = None, purpose: str = "fit"
+        self,
+        module: nn.Module,
+        *,
+        loss: Callable[..., Any] | None = None,
+        validation: Callable[..., Any] | None = None,
+        purpose: str = "fit",
+        recipe: Recipe | None = None,
     ) -> nn.Module:
         """Train by the recipe."""
         label = f"{self.cell.model.label} on {self.cell.source.label}"
         trainer = Trainer(
-            self.data, self.recipe, self.device, self.seed, label, self.kitchen.environment.emit
+            self.data, recipe or self.recipe, self.device, self.seed, label, self.kitchen.environment.emit
         )
-        return trainer.fit(module, loss=loss, purpose=purpose)
+        return trainer.fit(module, loss=loss, validation=validation, purpose=purpose)
+
+    def perturb(self, use: Use, module: nn.Module, batch: Batch) -> Tensor:
+        """Perturbed inputs of a batch; everybody is attacked, and the module is left as it was."""
+        perturbation, name = self._perturbation(use)
+        space, ball, mask = self.data.space, None, None
+        if isinstance(perturbation, Attack):
+            modes = [(one, one.training) for one in module.modules()]
+            wanted = [(one, one.requires_grad) for one in module.parameters()]
+            module.eval().requires_grad_(False)
+            try:
+                target = self.target(module, batch)
+                candidate = perturbation.perturb(batch.x, batch.y, target, batch.rng)
+            finally:
+                for one, training in modes:
+                    one.training = training
+                for parameter, requires in wanted:
+                    parameter.requires_grad_(requires)
+            ball = perturbation.constraint()
+            mask = None if perturbation.mask is None else perturbation.mask.like(batch.x, space)
+        else:
+            candidate = perturbation.corrupt(batch.x, space, batch.rng)
+        return verify(candidate, batch.x, space, ball, name, mask).x
+
+    def _perturbation(self, use: Use) -> tuple[Attack | Corruption, str]:
+        plugins = self.kitchen.environment.plugins
+        entry = plugins.find("perturbation", use.use)
+        found = entry.load()(**use.params)
+        if not isinstance(found, (Attack, Corruption)):
+            raise PluginError(f"{entry.id} is neither an attack nor a corruption")
+        if isinstance(found, Attack) and (found.goal != "untargeted" or found.tags.universal):
+            raise PluginError(f"{entry.id}: training needs an untargeted attack on each sample")
+        reason = found.supports(self.data.space, self.data.task)
+        if reason:
+            raise PluginError(f"{entry.id} does not fit: {reason}")
+        return found, entry.id
 
     def target(self, module: nn.Module, batch: Batch) -> PipelineTarget:
         """The network in training as an attack sees it: whole batch at once, in the mode that it is in."""

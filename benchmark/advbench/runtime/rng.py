@@ -28,11 +28,17 @@ class SampleRng:
         self._rows = torch.arange(len(self._keys), device=device)
         self._device = device
 
-    def take(self, index: Tensor) -> SampleRng:
+    def take(self, index: Tensor | slice) -> SampleRng:
         """The same streams for these samples (int64 or bool index of this batch)."""
         other = object.__new__(SampleRng)
         other._keys, other._drawn, other._device = self._keys, self._drawn, self._device
         other._rows = self._rows[index]  # stays on the device: most takes are never drawn from
+        return other
+
+    def copy(self) -> SampleRng:
+        """The same streams where they stand now; drawing from one leaves the other."""
+        other = self.take(slice(None))
+        other._drawn = self._drawn.copy()
         return other
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

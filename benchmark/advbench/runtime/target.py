@@ -13,7 +13,9 @@ from advbench.components.protocols import Evaluation, LossLike, Rng
 from advbench.errors import BudgetExhausted, CellTimeout, PluginError
 from advbench.runtime import tasks
 from advbench.runtime.as_module import AsModule
-from advbench.runtime.pipeline import Pipeline, take, with_pixels
+from advbench.runtime.detection import Guard, as_seen
+from advbench.runtime.inside import take
+from advbench.runtime.pipeline import Pipeline, with_pixels
 from advbench.runtime.threat import ball_norm
 from advbench.values import InputSpace, Task
 
@@ -131,6 +133,9 @@ class PipelineTarget:
     gradients: bool = True
     aim: Tensor | None = None  # (b,) what `tasks.aims` gives; None: untargeted
     mask: Tensor | None = None  # bool (1, c, ...): what may change
+    guard: Guard | None = None  # a detector that the attacker has to pass, too
+    scale: Tensor | None = None  # (b,) clean margins, the unit in which its scores are compared with margins
+    loss: str | None = None  # what replaces the named loss of an attack
 
     @property
     def task(self) -> Task:
@@ -153,6 +158,7 @@ class PipelineTarget:
             rng=self.rng.take(index),
             rows=self.rows[index],
             aim=None if self.aim is None else self.aim[index],
+            scale=None if self.scale is None else self.scale[index],
         )
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
@@ -166,18 +172,39 @@ class PipelineTarget:
     def output(self, x: Tensor) -> Tensor:
         """Outputs (b, k) of inputs (b, c, ...): one forward pass."""
         self._check(x)
-        within = self.meter.charge(self.rows, 1, 0)
+        within = self.meter.charge(self.rows, self.cost(x, False), 0)
         if not bool(within.any()):  # whatever comes of these samples, their best point is kept already
             return x.new_zeros((len(x), self.task.outputs))
-        output = self.pipeline.predict(x, self.extras, self.rng)
+        with torch.no_grad():
+            output = self.pipeline.map(lambda rows: [self.seen(x[rows], rows, False)], len(x))[0]
         self.observe(x, within, output)
         return output
+
+    def seen(self, x: Tensor, rows: Tensor, differentiable: bool) -> Tensor:
+        """Outputs (r, k) of inputs for the samples ``rows`` of this target, as the attacker sees them."""
+        extras, rng = take(self.extras, rows), self.rng.take(rows)
+        output = self.pipeline.forward(x, extras, rng, differentiable)
+        if self.guard is None or self.scale is None:
+            return output
+        score = self.guard.score(self.pipeline, x, extras, rng, differentiable)
+        aim = None if self.aim is None else self.aim[rows]
+        y = self.meter.y[self.rows[rows]]
+        return as_seen(output, y, self.task, aim, self.guard.excess(score), self.scale[rows])
+
+    def cost(self, x: Tensor, differentiable: bool) -> int:
+        """Passes of a network that one evaluation of a sample takes."""
+        cost = self.pipeline.passes(x, self.extras, self.rng, differentiable)
+        if self.guard is not None:
+            cost += self.guard.passes(self.pipeline, x, self.extras, self.rng, differentiable)
+        return cost
 
     def outputs_with_pixels(self, x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
         """Outputs (b, m, k) of m candidates for each input, each of which sets p pixels."""
         self._check(x)
         self._check_pixels(x, positions, values)
         count = positions.shape[1]
+        if self.guard is not None or self.pipeline.wrapped:
+            return self._outputs_one_by_one(x, positions, values)
         granted = self.meter.grant(self.rows, count)
         if not bool(granted.any()):
             return x.new_zeros((len(x), count, self.task.outputs))
@@ -193,12 +220,20 @@ class PipelineTarget:
             self.observe(points, granted > 0, outputs[each, nearest])
         return outputs
 
+    def _outputs_one_by_one(self, x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+        """Candidates (b, m, k) as inputs like any other: each may cost several passes."""
+        each = torch.arange(len(x), device=x.device)
+        columns = [with_pixels(x, positions[each, i], values[each, i]) for i in range(positions.shape[1])]
+        return torch.stack([self.output(points) for points in columns], 1)
+
     def evaluate(self, x: Tensor, y: Tensor, loss: LossLike = "margin") -> Evaluation:
         """Loss (b,), input gradient and output: one forward and one backward pass for each draw of the defense."""
         self._check(x)
         self.check_gradients()
         draws = self.pipeline.draws
-        within = self.meter.charge(self.rows, draws, draws)
+        passes = draws * self.cost(x, True)
+        within = self.meter.charge(self.rows, passes, passes)
+        loss = self.loss if self.loss is not None and isinstance(loss, str) else loss
         if not bool(within.any()):
             output = x.new_zeros((len(x), self.task.outputs))
             return Evaluation(output[:, 0].clone(), torch.zeros_like(x), output)
@@ -206,15 +241,15 @@ class PipelineTarget:
         def one(rows: Tensor) -> list[Tensor]:
             with torch.enable_grad():
                 point = x[rows].detach().requires_grad_(True)
-                extras, rng = take(self.extras, rows), self.rng.take(rows)
-                outputs = [
-                    self.pipeline.forward(point, extras, rng, differentiable=True) for _ in range(draws)
-                ]
+                outputs = [self.seen(point, rows, True) for _ in range(draws)]
                 function = tasks.attack_loss(loss, self.task, None if self.aim is None else self.aim[rows])
                 losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
-                if not losses.requires_grad:
-                    raise PluginError("the network, or a defense before it, passes no gradient to its input")
-                (gradient,) = torch.autograd.grad(losses.sum(), point)
+                gradient = torch.zeros_like(
+                    x[rows]
+                )  # where nothing connects loss and input; the row is flagged
+                if losses.requires_grad:
+                    (found,) = torch.autograd.grad(losses.sum(), point, allow_unused=True)
+                    gradient = gradient if found is None else found
             if self.mask is not None:
                 gradient = gradient * self.mask
             return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]

@@ -51,6 +51,25 @@ def goal_margin(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Te
     return -margin(output, aim, task)
 
 
+def with_margin(
+    output: Tensor, y: Tensor, task: Task, aim: Tensor | None, margin: Tensor, wanted: Tensor
+) -> Tensor:
+    """Outputs (b, k) of which `goal_margin` is ``wanted`` (b,) instead of ``margin``; it may only grow.
+
+    The logit of ``y`` is raised; a regressor's error shrinks, at most to nothing.
+    """
+    more = wanted > margin
+    if isinstance(task, Regression):
+        target = y.view_as(output)
+        error = task.tolerance - margin
+        factor = (task.tolerance - wanted).clamp_min(0) / torch.where(more, error, 1).clamp_min(1e-12)
+        return torch.where(more[:, None], target + (output - target) * factor[:, None], output)
+    others = output.scatter(1, y[:, None], float("-inf"))
+    rival = others.amax(1) if aim is None else output.gather(1, aim[:, None])[:, 0]
+    own = output.gather(1, y[:, None])[:, 0]
+    return output.scatter(1, y[:, None], torch.where(more, rival + wanted, own)[:, None])
+
+
 def is_adversarial(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Tensor:
     """Whether the goal is reached by more than rounding, bool (b,). A NaN counts as reached: the judge decides."""
     return ~(goal_margin(output, y, task, aim) >= -ROUNDING * output.abs().amax(1))

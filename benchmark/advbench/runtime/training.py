@@ -34,11 +34,18 @@ class Trainer:
     label: str
     emit: Emit
 
-    def fit(self, module: nn.Module, *, loss: StepLoss | None = None, purpose: str = "fit") -> nn.Module:
+    def fit(
+        self,
+        module: nn.Module,
+        *,
+        loss: StepLoss | None = None,
+        validation: StepLoss | None = None,
+        purpose: str = "fit",
+    ) -> nn.Module:
         """Train ``module`` and return it with its best weights, in eval mode and frozen.
 
         Gradients are cleared once per step; every epoch ends with the whole validation split, in eval mode; the
-        weights with the lowest validation loss are kept as a copy.
+        weights with the lowest validation loss, the plain one unless ``validation`` is given, are kept as a copy.
 
         Raises
         ------
@@ -50,13 +57,19 @@ class Trainer:
         step_loss = loss or self._default_loss(train)
         self.emit({"event": "note", "text": f"training {self.label}: at most {self.recipe.epochs} epochs"})
         with isolated_rng(seed_of(self.seed, purpose, "global")):
-            best = self._epochs(module.requires_grad_(True), train, valid, step_loss, purpose)
+            best = self._epochs(module.requires_grad_(True), train, valid, step_loss, validation, purpose)
         module.load_state_dict(best)
         module.zero_grad(set_to_none=True)
         return freeze(module)
 
     def _epochs(
-        self, module: nn.Module, train: Split, valid: Split, loss: StepLoss, purpose: str
+        self,
+        module: nn.Module,
+        train: Split,
+        valid: Split,
+        loss: StepLoss,
+        validation: StepLoss | None,
+        purpose: str,
     ) -> dict[str, Tensor]:
         recipe = self.recipe
         steps = len(self._batches(len(train)))
@@ -74,6 +87,8 @@ class Trainer:
                 schedule.step()
                 total += float(value.detach())
             valid_loss, metric = self.validate(module, valid)
+            if validation is not None:
+                valid_loss = self._validation_loss(module, valid, validation, purpose)
             if not math.isfinite(total + valid_loss):
                 raise PluginError(
                     f"training of {self.label} diverged in epoch {epoch + 1}: the loss is not finite"
@@ -146,6 +161,17 @@ class Trainer:
                     metric += float((output - y.view_as(output)).abs().mean()) * len(rows)
         module.train(was_training)
         return loss / len(split), metric / len(split)
+
+    def _validation_loss(self, module: nn.Module, split: Split, loss: StepLoss, purpose: str) -> float:
+        """Mean of a given loss over a whole split, in eval mode and with the same draws in every epoch."""
+        was_training, total = module.training, 0.0
+        module.eval()
+        with torch.no_grad():
+            for rows in batches(len(split), 128):
+                rng = SampleRng(self.seed, f"{purpose}:valid", split.ids[rows], self.device)
+                total += float(loss(module, Batch(*self.batch(split, rows), rng))) * len(rows)
+        module.train(was_training)
+        return total / len(split)
 
 
 def class_weights(y: Any, classes: int) -> Tensor:

@@ -24,7 +24,7 @@ from advbench.evidence.figures import figures
 from advbench.evidence.protocol import DTYPE
 from advbench.runtime.bench import Bench
 from advbench.runtime.cell import Case, Crafted
-from advbench.runtime.crafting import craft
+from advbench.runtime.crafting import adaptation, craft
 from advbench.runtime.events import Emit
 from advbench.runtime.jobs import Execution, Job
 from advbench.runtime.judging import judge
@@ -117,7 +117,8 @@ class Worker:
         row = figures(outcomes, case.judged.task, attack=case.attack is not None)
         self._keep_inputs(cell_id, case, crafted)
         row |= {
-            "weights": defended.weights_hash,
+            "weights": self.bench.weights(cell),
+            "adaptation": adaptation(case),
             "advbench_version": __version__,
             "plugin_versions": self._versions(cell),
             "torch_version": torch.__version__.split("+")[0],

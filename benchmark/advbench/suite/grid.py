@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advbench.components.base import Attack, Component, Defense, Perturbation
-from advbench.components.identity import Spec, instantiate
+from advbench.components.identity import Spec, instantiate, specify
 from advbench.components.loader import Plugins
 from advbench.errors import Problem, SuiteError
 from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem, Suite, Surrogate
@@ -28,6 +28,7 @@ class Cell:
     seed: int
     budget: int | None = None
     skip: str = ""
+    audit: bool = False  # only an audit asks for it
 
     @property
     def labels(self) -> dict[str, str]:
@@ -87,11 +88,14 @@ def expand(suite: Suite, plugins: Plugins) -> Grid:
     sources = {item.label: item for item in suite.datasets}
     cells: dict[Cell, None] = {}
     count = 0
-    for dataset, model, defense, perturbation, seed in itertools.product(
-        suite.datasets, suite.models, suite.defenses, suite.perturbations, suite.seeds
-    ):
+    added = _adaptive_attacks(suite, plugins, parts)
+    parts |= {
+        item.spec: instantiate(plugins, item.spec) for items in added.values() for item in items if item.spec
+    }
+    for dataset, model, defense, perturbation, seed in _product(suite, added):
         source = sources[dataset.train_on] if dataset.train_on else dataset
-        for knowledge in _knowledge(suite, defense, perturbation, parts):
+        own = perturbation in added[defense.label]
+        for knowledge in ("adaptive",) if own else _knowledge(suite, defense, perturbation, parts):
             cell = Cell(dataset, source, model, defense, perturbation, knowledge, seed, suite.budget)
             cells[replace(cell, skip=_excluded(suite, cell) or _misfit(cell, parts))] = None
             count += 1
@@ -108,6 +112,47 @@ def _specs(suite: Suite) -> Iterator[Spec]:
     for perturbation in suite.perturbations:
         yield from perturbation.specs
         yield from (surrogate.spec for surrogate in perturbation.transfer_from)
+
+
+Added = Mapping[str, tuple[PerturbationItem, ...]]
+
+
+def _product(
+    suite: Suite, added: Added
+) -> Iterator[tuple[DatasetItem, Item, DefenseItem, PerturbationItem, int]]:
+    """All combinations, in the order of the suite."""
+    for dataset, model, defense in itertools.product(suite.datasets, suite.models, suite.defenses):
+        perturbations = (*suite.perturbations, *added[defense.label])
+        for perturbation, seed in itertools.product(perturbations, suite.seeds):
+            yield dataset, model, defense, perturbation, seed
+
+
+def _adaptive_attacks(
+    suite: Suite, plugins: Plugins, parts: Mapping[Spec, Component]
+) -> dict[str, tuple[PerturbationItem, ...]]:
+    """By defense, the attacks that it asks for and the suite lacks; undefended networks get them for comparison.
+
+    A suite without any attack, or without adaptive ones, gets none.
+    """
+    attacks = [one for one in suite.perturbations if one.spec and isinstance(parts[one.spec], Attack)]
+    wanted: dict[str, dict[Spec, None]] = {item.label: {} for item in suite.defenses}
+    if attacks and "adaptive" in suite.knowledge:
+        for item in suite.defenses:
+            for spec in item.specs:
+                defense = parts[spec]
+                assert isinstance(defense, Defense)
+                for use in defense.adaptive_attacks():
+                    wanted[item.label][specify(plugins, "perturbation", use.use, use.params)] = None
+    known = {one.spec for one in suite.perturbations if not one.before and not one.transfer_from}
+    everything = {spec: None for specs in wanted.values() for spec in specs if spec not in known}
+    added = {
+        spec: PerturbationItem(f"{spec.id.split('/')[1]} (added {place})", spec)
+        for place, spec in enumerate(everything, 1)
+    }
+    return {
+        item.label: tuple(one for spec, one in added.items() if not item.specs or spec in wanted[item.label])
+        for item in suite.defenses
+    }
 
 
 def _knowledge(
@@ -170,7 +215,7 @@ def as_json(cell: Cell) -> dict[str, Any]:
         return entry
 
     axes = ("dataset", "source", "model", "defense")
-    plain = {name: getattr(cell, name) for name in ("knowledge", "seed", "budget", "skip")}
+    plain = {name: getattr(cell, name) for name in ("knowledge", "seed", "budget", "skip", "audit")}
     perturbation = {
         "label": cell.perturbation.label,
         "specs": [spec.json() for spec in cell.perturbation.specs],
@@ -206,4 +251,5 @@ def from_json(value: Mapping[str, Any]) -> Cell:
         seed=value["seed"],
         budget=value["budget"],
         skip=value["skip"],
+        audit=value["audit"],
     )

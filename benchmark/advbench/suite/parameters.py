@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from advbench.components.base import Component
+from advbench.components.base import Component, Defense
 from advbench.components.identity import Spec, specify
 from advbench.components.loader import Plugins
 from advbench.components.registry import last_words
@@ -70,12 +70,33 @@ def spec_of(
 ) -> Spec | None:
     """The spec of a component with these parameters, or None after noting what is wrong."""
     try:
-        return specify(plugins, cls.kind, full_id, given.values)
+        spec = specify(plugins, cls.kind, full_id, given.values)
+        if issubclass(cls, Defense):
+            _check_uses(findings, plugins, cls(**given.values), full_id, given.home)
+        return spec
     except ValidationError as error:
         _explain(findings, cls, error, given)
     except Exception as error:  # noqa: BLE001 - the component's own code: the plugin boundary
         findings.add(given.home, f"{full_id} cannot take these parameters: {last_words(error)}")
     return None
+
+
+def _check_uses(
+    findings: Findings, plugins: Plugins, defense: Defense, full_id: str, home: KeyPath
+) -> None:
+    """The perturbations that a defense trains with, or asks to be attacked by, are there and take their parameters."""
+    for use in (*defense.uses(), *defense.adaptive_attacks()):
+        problem = ""
+        try:
+            specify(plugins, "perturbation", use.use, use.params)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            problem = f"{where}: {_message(first)}" if where else _message(first)
+        except (UserError, PluginLoadError) as error:
+            problem = " ".join(str(error).split())
+        if problem:
+            findings.add(home, f"{full_id} uses {use.use}: {problem}", at=(*home, "params"))
 
 
 def _explain(findings: Findings, cls: type[Component], error: ValidationError, given: Given) -> None:

@@ -13,7 +13,7 @@ from advbench.components.tags import TASKS
 from advbench.testing.check import CheckFunction, Subject, require
 from advbench.values import NORMS, Budget
 
-STAGES = {"trains": "train", "purifies": "purify", "detects": "score"}
+STAGES = {"trains": "train", "purifies": "purify", "wraps": "predict", "detects": "score"}
 LONGEST_SUMMARY = 140
 
 
@@ -105,7 +105,8 @@ def tags_are_consistent(subject: Subject) -> None:
 
 def _stages_are_consistent(defense: Defense) -> None:
     require(
-        any(getattr(defense.tags, tag) for tag in STAGES), "a defense trains, purifies or detects: set a tag"
+        any(getattr(defense.tags, tag) for tag in STAGES),
+        "a defense trains, purifies, wraps or detects: set a tag",
     )
     for tag, method in STAGES.items():
         defined = getattr(type(defense), method) is not getattr(Defense, method)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from advbench.components.base import Component, Defense
+from advbench.components.identity import specify
+from advbench.runtime.detection import Guard, learned
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.target import Meter, PipelineTarget
 from advbench.testing import defense_training
 from advbench.testing.check import CheckFunction, Skip, Subject, require
 from advbench.testing.spaces import SPACES, WIDE, a_task, fitting
 from advbench.testing.stage import CHUNK, CPU, Stage, a_stage, draws_for, global_state, sample_draws
+from advbench.testing.toybox import advbench_toys
 
 
 def checks(cls: type[Component]) -> list[CheckFunction]:
@@ -23,8 +27,14 @@ def checks(cls: type[Component]) -> list[CheckFunction]:
         chosen += [purifies_to_the_same_kind, purifies_any_bounds, purify_is_independent, gradient_flows]
     if cls.tags.trains:
         chosen += [defense_training.trains_a_network]
+    if cls.tags.wraps:
+        chosen += [predicts_every_sample, gradient_through_the_wrapper]
     if cls.tags.detects:
-        chosen += [scores_every_sample, threshold_is_a_number]
+        chosen += [scores_every_sample, threshold_is_a_number, gradient_of_the_score]
+    if cls.tags.certifies:
+        chosen += [certifies_what_it_predicts]
+    if not cls.tags.trains:
+        chosen += [adaptive_attacks_exist]
     return chosen
 
 
@@ -97,35 +107,109 @@ def gradient_flows(subject: Subject) -> None:
     require(bool(gradient.any()), "the gradient through surrogate is zero: adaptive attacks would be blind")
 
 
+# --- around the network -----------------------------------------------------------------------------------------
+
+
+def _stage_for_outputs(defense: Defense, count: int = CHUNK) -> Stage:
+    """With dropout in its network, and features, for defenses that ask for them."""
+    task = a_task(defense)
+    space = fitting(defense, task)
+    return a_stage(space, task, count=count, module=advbench_toys.SmallModule(space.shape, task.outputs, 0))
+
+
+def _pipeline(defense: Defense, stage: Stage) -> Pipeline:
+    """The network behind this defense alone, which has learned what it wants to."""
+    bare = stage.pipeline
+    known = learned(defense, bare, stage.samples, 0) if defense.tags.learns else {}
+    around = (defense,) if defense.tags.wraps else ()
+    members = (stage.network,) * defense.networks if defense.networks > 1 else ()
+    return replace(bare, defenses=around, members=members, learned={0: known})
+
+
+def _outputs(defense: Defense, stage: Stage, differentiable: bool = False) -> Tensor:
+    draws = draws_for(defense, stage)
+    return _pipeline(defense, stage).forward(stage.samples.x, stage.samples.extras, draws, differentiable)
+
+
+def predicts_every_sample(subject: Subject) -> None:
+    """One finite output for each sample, whatever its companions; inputs and global generators are left alone."""
+    defense = subject.as_a(Defense)
+    stage = _stage_for_outputs(defense)
+    before, state = stage.samples.x.clone(), global_state()
+    with torch.no_grad():
+        found = _outputs(defense, stage)
+        require(bool(torch.isfinite(found).all()), "predict is not finite")
+        require(torch.equal(stage.samples.x, before), "predict changes x in place")
+        require(global_state() == state, "predict draws from a global generator; draw from `rng`")
+        order = [5, 0, 7, 3, 3, 3, 3, 3]
+        require(
+            torch.equal(_outputs(defense, stage.take(order)), found[order]),
+            "a prediction depends on other samples",
+        )
+
+
+def gradient_through_the_wrapper(subject: Subject) -> None:
+    """Adaptive attacks get through: the gradient of `surrogate_predict` is finite, and not zero everywhere."""
+    defense = subject.as_a(Defense)
+    stage = _stage_for_outputs(defense)
+    point = stage.samples.x.clone().requires_grad_(True)
+    shown = replace(stage, samples=replace(stage.samples, x=point))
+    _require_gradient(
+        _outputs(defense, shown, differentiable=True).square().sum(), point, "surrogate_predict"
+    )
+
+
+def certifies_what_it_predicts(subject: Subject) -> None:
+    """A class and a radius >= 0 for each sample, -1 and 0 where it abstains, and a confidence within (0, 1)."""
+    defense = subject.as_a(Defense)
+    stage = _stage_for_outputs(defense)
+    inside = stage.pipeline.inside(CHUNK, stage.samples.extras, stage.samples.rng(0, "check"), False)
+    with torch.no_grad():
+        found = defense.certify(stage.samples.x, inside, stage.space, stage.samples.rng(0, "check"))
+    for name, value in found._asdict().items():
+        require(value.shape == (CHUNK,), f"certify returned a {name} of shape {tuple(value.shape)}")
+    require(bool((found.radius >= 0).all()), "certify returned a negative radius")
+    require(
+        not bool(found.radius[found.prediction == -1].any()), "certify abstains with a radius that is not 0"
+    )
+    require(0 < defense.confidence < 1, f"the confidence is {defense.confidence}")
+
+
+def adaptive_attacks_exist(subject: Subject) -> None:
+    """The attacks that it asks for are registered and take these parameters."""
+    for use in subject.as_a(Defense).adaptive_attacks():
+        specify(subject.plugins, "perturbation", use.use, use.params)
+
+
+def _require_gradient(value: Tensor, point: Tensor, name: str) -> None:
+    gradient = torch.autograd.grad(value, point, allow_unused=True)[0] if value.requires_grad else None
+    require(gradient is not None, f"{name} passes no gradient: adaptive attacks would be blind")
+    assert gradient is not None
+    require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} is not finite")
+    require(bool(gradient.any()), f"the gradient of {name} is zero: adaptive attacks would be blind")
+
+
 # --- detection --------------------------------------------------------------------------------------------------
 
 
-class _Undefended:
-    """A `Prediction`."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._network = stage.network
-
-    def output(self, x: Tensor) -> Tensor:
-        """Outputs (b, k)."""
-        output: Tensor = self._network(x)
-        return output
-
-
-def _scores(defense: Defense, stage: Stage) -> Tensor:
-    with torch.no_grad():
-        return defense.score(stage.samples.x, _Undefended(stage), stage.space, draws_for(defense, stage))
+def _scores(defense: Defense, stage: Stage, differentiable: bool = False) -> Tensor:
+    pipeline = _pipeline(defense, stage)
+    guard = Guard(defense, 0.0, 1.0, False, pipeline.learned[0])
+    draws = draws_for(defense, stage)
+    with torch.set_grad_enabled(differentiable):
+        return guard.score(pipeline, stage.samples.x, stage.samples.extras, draws, differentiable)
 
 
 def scores_every_sample(subject: Subject) -> None:
     """One finite score for each sample, whatever its companions; inputs are left alone."""
     defense = subject.as_a(Defense)
-    stage = _stage(defense)
+    stage = _stage_for_outputs(defense)
     before = stage.samples.x.clone()
     scores = _scores(defense, stage)
-    require(scores.shape == (CHUNK,), f"score returned shape {tuple(scores.shape)} for {CHUNK} samples")
     require(bool(torch.isfinite(scores).all()), "score is not finite")
     require(torch.equal(stage.samples.x, before), "score changes x in place")
+    if defense.tags.learns:  # from all samples: others make another detector
+        return
     order = [5, 0, 7, 3, 3, 3, 3, 3]
     require(
         torch.equal(_scores(defense, stage.take(order)), scores[order]), "a score depends on other samples"
@@ -135,8 +219,20 @@ def scores_every_sample(subject: Subject) -> None:
 def threshold_is_a_number(subject: Subject) -> None:
     """The threshold is a finite number and lets most clean samples pass."""
     defense = subject.as_a(Defense)
-    scores = _scores(defense, _stage(defense, count=CHUNK)).double().numpy()
+    scores = _scores(defense, _stage_for_outputs(defense)).double().numpy()
     threshold = float(defense.threshold(scores))
     require(math.isfinite(threshold), f"the threshold is {threshold}")
     rejected = float((scores > threshold).mean())
-    require(rejected <= 0.5, f"the threshold rejects {rejected:.0%} of the clean samples that it was set on")
+    if not defense.tags.certifies:  # one that abstains may do so always, on a network of no use
+        require(
+            rejected <= 0.5, f"the threshold rejects {rejected:.0%} of the clean samples that it was set on"
+        )
+
+
+def gradient_of_the_score(subject: Subject) -> None:
+    """Adaptive attacks see the detector: the gradient of `surrogate_score` is finite, and not zero everywhere."""
+    defense = subject.as_a(Defense)
+    stage = _stage_for_outputs(defense)
+    point = stage.samples.x.clone().requires_grad_(True)
+    shown = replace(stage, samples=replace(stage.samples, x=point))
+    _require_gradient(_scores(defense, shown, differentiable=True).sum(), point, "surrogate_score")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from advbench.components.base import Attack, Component, Perturbation
+from advbench.components.base import Attack, Component, Defense, Perturbation
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins, Source
 from advbench.runtime import tasks
@@ -120,7 +120,7 @@ def craft_with(
     steps = (Step(perturbation, spec),)
     samples = stage.samples
     limits = Limits(batch)
-    case = Case(samples, steps, pipeline, pipeline, None, None, samples, knowledge, 0, budget, limits)
+    case = Case(samples, steps, pipeline, pipeline, None, samples, knowledge, 0, budget, limits)
     return craft(case)
 
 
@@ -145,6 +145,14 @@ def craft_clean(stage: Stage, perturbation: Perturbation, name: str, **how: Any)
 class NoDraws:
     """Stands for the random draws of a component that says it is not stochastic."""
 
+    def take(self, index: Any) -> NoDraws:
+        """No draws for others either."""
+        return self
+
+    def copy(self) -> NoDraws:
+        """No draws later on."""
+        return self
+
     def __getattr__(self, name: str) -> Any:
         raise Broken("draws random numbers, but tags.stochastic is False")
 
@@ -167,10 +175,17 @@ def sample_draws(ids: NDArray[np.str_], purpose: str = "check") -> SampleRng:
 
 
 def with_toys(subject: Subject) -> Plugins:
-    """The plugin of the component, and the toys."""
-    own = subject.plugins.plugin(subject.entry.namespace)
+    """The plugin of the component, those of the perturbations that it uses, and the toys."""
+    component = subject.component
+    used = component.uses() if isinstance(component, Defense) else ()
+    names = [subject.plugins.find("perturbation", one.use).namespace for one in used]
+    sources = [_source(subject.plugins, name) for name in {subject.entry.namespace, *names}]
+    return Plugins([*sources, Source("advbench-toys", "advbench", lambda: advbench_toys)])
+
+
+def _source(plugins: Plugins, name: str) -> Source:
+    own = plugins.plugin(name)
     module = own.hooks.get_plugin(own.namespace) if own.hooks is not None else None
     if not isinstance(module, ModuleType):
         raise Broken(own.error or "its plugin is not a module")
-    toys = Source("advbench-toys", "advbench", lambda: advbench_toys)
-    return Plugins([Source(own.namespace, own.distribution, lambda: module), toys])
+    return Source(own.namespace, own.distribution, lambda: module)

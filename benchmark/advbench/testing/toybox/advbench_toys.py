@@ -66,12 +66,13 @@ class SmallModule(nn.Module):
     def __init__(self, shape: tuple[int, ...], outputs: int, extras: int = 0) -> None:
         super().__init__()
         self.hidden = nn.Linear(int(np.prod(shape)) + extras, 16)
+        self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(16, outputs)
 
     def forward(self, x: Tensor, **extras: Tensor) -> tuple[Tensor, Tensor]:
         """Features and outputs."""
         features = torch.tanh(self.hidden(torch.cat([x.flatten(1), *extras.values()], 1)))
-        return features, self.head(features)
+        return features, self.head(self.drop(features))
 
 
 class Step(Attack):

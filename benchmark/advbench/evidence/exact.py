@@ -1,0 +1,53 @@
+"""Exact one-sided tests, without an approximation that small samples would break."""
+
+from __future__ import annotations
+
+import math
+
+
+def sign_test(more: int, less: int) -> float:
+    """Probability of at least ``more`` heads among ``more + less`` tosses of a fair coin.
+
+    Of pairs that differ, ``more`` speak for one side: the one-sided form of McNemar's exact test.
+    """
+    n = more + less
+    term = total = math.comb(n, more)
+    for k in range(more, n):
+        term = term * (n - k) // (k + 1)
+        total += term
+    return total / (1 << n)
+
+
+def binomial_tail(count: int, n: int, rate: float) -> float:
+    """Probability of at least ``count`` of ``n`` where each happens with probability ``rate`` in [0, 1]."""
+    if count <= 0:
+        return 1.0
+    if rate in (0.0, 1.0):
+        return rate
+    odds = (math.log(rate), math.log1p(-rate))
+    logs = [_log_choose(n, k) + k * odds[0] + (n - k) * odds[1] for k in range(count, n + 1)]
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def calibrated_tail(count: int, n: int, rate: float, calibration: int) -> float:
+    """Probability that at least ``count`` of ``n`` new scores exceed a threshold that shall let ``rate`` exceed it.
+
+    The threshold is the quantile of ``calibration`` scores of the same distribution, so the share beyond it is
+    itself a draw, from a beta distribution whatever that of the scores, and ``count`` is beta-binomial.
+    """
+    beyond = min(
+        calibration, math.ceil(rate * calibration)
+    )  # a quantile between two scores exceeds the lower
+    if count <= 0 or beyond >= calibration:
+        return 1.0
+    a, b = beyond + 1, calibration - beyond
+    logs = [_log_choose(n, k) + _log_beta(k + a, n - k + b) - _log_beta(a, b) for k in range(count, n + 1)]
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
