@@ -51,15 +51,20 @@ class Collector:
             return row | {"status": "skipped", "reason": "not computed: the run was stopped before"}
         row |= {"status": record.status, "reason": record.reason, **record.figures}
         if record.status == "ok" and self.suite.metrics:
-            row |= self._metrics(one.cell_id)
+            row |= self._metrics(one, str(record.figures["weights"]))
         return row
 
-    def _metrics(self, name: str) -> dict[str, float]:
-        outcomes = self.records.outcomes(name)
+    def _metrics(self, one: Planned, weights: str) -> dict[str, float]:
+        outcomes = self.records.outcomes(one.cell_id)
         row = {}
         for spec in self.suite.metrics:
             metric = instantiate(self.environment.plugins, spec)
             assert isinstance(metric, Metric)
+            if metric.tags.examines:
+                from advbench.runtime.examining import examined  # imports torch
+
+                row[spec.id] = examined(self.environment, spec, one.cell, weights)
+                continue
             arrays = (outcomes["target"], outcomes["clean_prediction"], outcomes["perturbed_prediction"])
             row[spec.id] = float(metric.measure(*arrays))
         return row

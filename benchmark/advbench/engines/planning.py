@@ -152,7 +152,12 @@ class Planner:
             return None if card is None else card.space
 
         fitting = [cell for cell in cells if not self._unsupported(cell, _known(cards, cell))]
-        return audit(fitting, self.environment.plugins, space_of)
+        added = audit(fitting, self.environment.plugins, space_of)
+        left_out = self.grid.suite.exclude
+        reasons = [
+            next((one.reason for one in left_out if cell.matches(one.patterns)), "") for cell in added.cells
+        ]
+        return replace(added, cells=tuple(map(_skipped, added.cells, reasons)))
 
     def _planned(self, cell: Cell, cards: Cards) -> Planned:
         card = cards.get((cell.dataset.spec, cell.source_spec))

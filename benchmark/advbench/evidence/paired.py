@@ -89,12 +89,15 @@ def compare(entries: Sequence[Entry]) -> dict[str, set[str]]:
 
 
 def inherited(members: Mapping[str, set[str]], entries: Sequence[Entry]) -> set[str]:
-    """Comparison flags of a worst-case row: those that every iterative attack among its members has.
+    """Comparison flags of a worst-case row: those of all its members, or of all iterative attacks among them.
 
     A weak member does not matter beside a better one, but what casts doubt on all of them does.
     """
-    sets = [members.get(entry.name, set()) for entry in entries if entry.iterative]
-    return set.intersection(*sets) if sets else set()
+    shared: set[str] = set()
+    for some in (entries, [entry for entry in entries if entry.iterative]):
+        if some:
+            shared |= set.intersection(*(members.get(entry.name, set()) for entry in some))
+    return shared
 
 
 def _split(entries: Iterable[Entry], key: Callable[[Entry], str]) -> list[list[Entry]]:

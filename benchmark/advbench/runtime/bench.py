@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from advbench.components.base import Attack, Component, Defense, Perturbation
 from advbench.components.identity import Spec, digest
 from advbench.components.loader import Plugins
-from advbench.errors import AdvbenchError, DataError, PluginError
+from advbench.errors import AdvbenchError, DataError
 from advbench.runtime.cell import Case, Limits, Samples, Step
 from advbench.runtime.data import Card, Environment, load
-from advbench.runtime.detection import Guard, calibrated, learned
 from advbench.runtime.events import Emit
-from advbench.runtime.identify import component, member_cells, surrogate_cell, training_defenses
+from advbench.runtime.fitting import adaptive_loss, defend, guard, members
+from advbench.runtime.identify import component, surrogate_cell, training_defenses
 from advbench.runtime.jobs import Execution
 from advbench.runtime.network import Ensemble, Network, freeze
 from advbench.runtime.pipeline import Pipeline
@@ -37,9 +35,6 @@ CHUNK = {"cpu": 16, "cuda": 512}
 
 LEARNED_FROM = 500
 """Most samples that a universal perturbation is learned from."""
-
-DETECTORS_LEARN_FROM = 2000
-"""Most samples that a defense learns from."""
 
 
 @dataclass
@@ -75,21 +70,17 @@ class Bench:
 
     def weights(self, cell: Cell) -> str:
         """Hash of the weights of all networks of a cell."""
-        parts = [component(self.environment, one) for one in cell.defense.specs]
-        members = self._members(cell, tuple(one for one in parts if isinstance(one, Defense)))
-        hashes = [one.weights_hash for one in members]
+        hashes = [one.weights_hash for one in members(self, cell, self._defenses(cell))]
         return digest(hashes) if hashes else self.defended(cell).weights_hash
 
     def case(self, cell: Cell, defended: Prepared) -> Case:
         """Everything a cell needs, ready to run."""
         data, card = self.dataset(cell.dataset.spec, cell.source_spec)
         steps = tuple(Step(self._perturbation(spec), spec) for spec in cell.perturbation.specs)
-        defenses = [component(self.environment, one) for one in cell.defense.specs]
+        defenses = self._defenses(cell)
         for part in [*(step.perturbation for step in steps), *defenses]:
             _refuse_unfit(part, data)
-        present = tuple(one for one in defenses if isinstance(one, Defense))
-        purifiers = tuple(one for one in present if one.tags.purifies or one.tags.wraps)
-        judged = self._judged(cell, defended, purifiers, data)
+        judged = defend(self, cell, self._pipeline(defended.network, data), defenses)
         crafting = judged
         if cell.knowledge == "transfer":
             crafting = self._surrogate(cell, data)
@@ -98,82 +89,19 @@ class Bench:
             attacked = self.network(cell, ()) if oblivious else defended
             crafting = self._pipeline(self._quick(attacked, data), data)
             if not oblivious:
-                members = tuple(self._quick(one, data) for one in self._members(cell, purifiers))
-                crafting = replace(crafting, defenses=purifiers, members=members, learned=judged.learned)
+                copies = tuple(self._quick(one, data) for one in members(self, cell, defenses))
+                crafting = replace(judged, network=crafting.network, members=copies)
         learning = self._learning(cell, data) if steps and steps[-1].perturbation.tags.universal else None
         samples = self.evaluated(cell, cell.dataset.split, card.count(cell.dataset.split, cell.dataset.limit))
         limits = Limits(self.execution.batch, self.execution.cell_seconds)
         return Case(
-            samples, steps, crafting, judged, self._guard(cell, judged, present), learning,
-            cell.knowledge, cell.seed, cell.budget, limits, adaptive_loss(present), self.memo,
+            samples, steps, crafting, judged, guard(self, cell, judged, defenses), learning,
+            cell.knowledge, cell.seed, cell.budget, limits, adaptive_loss(defenses), self.memo,
         )  # fmt: skip
 
-    def _judged(self, cell: Cell, defended: Prepared, defenses: tuple[Defense, ...], data: Data) -> Pipeline:
-        """The whole defended pipeline; what its defenses learn is learned once."""
-        networks = tuple(one.network for one in self._members(cell, defenses))
-        pipeline = replace(self._pipeline(defended.network, data), defenses=defenses, members=networks)
-        learners = [place for place, one in enumerate(defenses) if one.tags.learns and one.tags.wraps]
-        for place in learners:
-            behind = replace(pipeline, defenses=defenses[place + 1 :])
-            learned = {**pipeline.learned, place: self._learned(cell, defenses[place], behind)}
-            pipeline = replace(pipeline, learned=learned)
-        return pipeline
-
-    def _members(self, cell: Cell, defenses: tuple[Defense, ...]) -> tuple[Prepared, ...]:
-        """The independently trained networks that a defense wants."""
-        trained = training_defenses(self.environment, cell)
-        return tuple(self.network(one, trained) for one in member_cells(cell, defenses))
-
-    def _learned(self, cell: Cell, defense: Defense, pipeline: Pipeline) -> Mapping[str, Tensor]:
-        key = (
-            "learned",
-            repr(defense),
-            id(pipeline.network),
-            repr(pipeline.defenses),
-            cell.source.spec,
-            cell.seed,
-        )
-        if key not in self.memo:
-            source = replace(cell, dataset=cell.source)
-            data, _ = self.dataset(cell.source.spec, None)
-            if not len(data.splits.get("train", ())):
-                raise PluginError(
-                    f"{type(defense).__name__} learns from a split 'train', which the data set lacks"
-                )
-            count = min(DETECTORS_LEARN_FROM, len(data.splits["train"]))
-            samples = self.evaluated(source, "train", count)
-            self.memo[key] = (pipeline, learned(defense, pipeline, samples, cell.seed))
-        found: Mapping[str, Tensor] = self.memo[key][1]
-        return found
-
-    def _guard(self, cell: Cell, judged: Pipeline, defenses: tuple[Defense, ...]) -> Guard | None:
-        """The detector of a cell, calibrated once."""
-        detectors = [one for one in defenses if one.tags.detects]
-        if len(detectors) > 1:
-            raise AdvbenchError("more than one detector in one defense; there is one threshold")
-        if not detectors:
-            return None
-        detector = detectors[0]
-        owners = (judged.network, *judged.members)
-        key = (
-            "guard",
-            repr(detector),
-            *map(id, owners),
-            repr(judged.defenses),
-            cell.dataset.spec,
-            cell.source_spec,
-            cell.seed,
-        )
-        if key not in self.memo:
-            name = type(detector).__name__
-            data, _ = self.dataset(cell.dataset.spec, cell.source_spec)
-            if not len(data.splits.get("calibration", ())):
-                raise PluginError(f"{name} needs a split 'calibration' to set its threshold")
-            known = self._learned(cell, detector, judged) if detector.tags.learns else {}
-            calibration = self.evaluated(cell, "calibration", None)
-            self.memo[key] = (owners, calibrated(detector, judged, calibration, cell.seed, known))
-        guard: Guard = self.memo[key][1]
-        return guard
+    def _defenses(self, cell: Cell) -> tuple[Defense, ...]:
+        found = [component(self.environment, spec) for spec in cell.defense.specs]
+        return tuple(one for one in found if isinstance(one, Defense))
 
     def _perturbation(self, spec: Spec) -> Perturbation:
         found = component(self.environment, spec)
@@ -258,11 +186,6 @@ class Bench:
             attacked,
         ]
         return digest([*parts, cell.knowledge == "blackbox"])
-
-
-def adaptive_loss(defenses: tuple[Defense, ...]) -> str | None:
-    """The loss that the defenses ask an adaptive attack to use, if any does."""
-    return next((one.adaptive_loss for one in defenses if one.adaptive_loss is not None), None)
 
 
 def _refuse_unfit(part: Component | None, data: Data) -> None:

@@ -14,6 +14,7 @@ from advbench.components.identity import Spec, canonical
 from advbench.errors import BudgetExhausted, PluginError
 from advbench.runtime import tasks
 from advbench.runtime.cell import Case, Crafted, Gradients, Samples, clean_output, clean_scores, predict
+from advbench.runtime.detection import Guard
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget, check_time
@@ -122,16 +123,17 @@ def _attacked(case: Case, attack: Attack, output: Tensor, aim: Tensor | None) ->
     if isinstance(case.judged.task, Classification):
         if case.knowledge != "transfer" and not attack.tags.universal:
             rows = ~tasks.is_wrong(output, case.samples.y, case.judged.task)
-            if _faces(case):
-                rows = rows & (clean_scores(case) <= case.guard.threshold)
+            guard = _guard(case)
+            if guard is not None:
+                rows = rows & (clean_scores(case) <= guard.threshold)
         if aim is not None:
             rows = rows & (aim != case.samples.y)
     return torch.nonzero(rows)[:, 0]
 
 
-def _faces(case: Case) -> bool:
-    """Whether the attacker knows of the detector, and has to pass it."""
-    return case.guard is not None and case.knowledge in ("adaptive", "blackbox")
+def _guard(case: Case) -> Guard | None:
+    """The detector, if the attacker has to pass it."""
+    return case.guard if case.knowledge in ("adaptive", "blackbox") else None
 
 
 GRADIENTS = 64
@@ -154,7 +156,7 @@ def _gradients(case: Case) -> Gradients:
         norm = samples.x.new_full((len(samples),), torch.nan, dtype=torch.float64)
         agreement = norm.clone()
         norm[rows] = torch.where(found[0].isfinite().all(1), found[0].norm(dim=1), torch.nan)
-        agreement[rows] = torch.nn.functional.cosine_similarity(*found, dim=1, eps=0.0)
+        agreement[rows] = torch.nn.functional.cosine_similarity(found[0], found[1], dim=1, eps=0.0)
         owners = (pipeline.network, samples.x)
         case.memo[key] = (owners, Gradients(norm, agreement))
     gradients: Gradients = case.memo[key][1]
@@ -165,7 +167,7 @@ def _target(
     case: Case, attack: Attack, batch: Samples, output: Tensor, aim: Tensor | None, deadline: float | None
 ) -> PipelineTarget:
     space, pipeline = case.judged.space, case.crafting
-    guard = case.guard if _faces(case) else None
+    guard = _guard(case)
     scale = None
     if guard is not None:
         scale = tasks.goal_margin(output, batch.y, case.judged.task, aim).abs()

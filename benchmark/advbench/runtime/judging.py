@@ -38,7 +38,7 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
         raise PluginError(f"a forward pass {complaint}")
     perturbed = predict(case.judged, samples, case.seed, crafted.x)
     delta = crafted.x.double() - samples.x.double()
-    outcomes = {
+    outcomes: dict[str, Any] = {
         "id": samples.ids,
         "target": samples.y,
         "clean_prediction": tasks.prediction(clean, task),

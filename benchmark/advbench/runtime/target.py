@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from advbench.components.protocols import Evaluation, LossLike, Rng
+from advbench.components.protocols import Evaluation, LossLike
 from advbench.errors import BudgetExhausted, CellTimeout, PluginError
 from advbench.runtime import tasks
 from advbench.runtime.as_module import AsModule
 from advbench.runtime.detection import Guard, as_seen
 from advbench.runtime.inside import take
 from advbench.runtime.pipeline import Pipeline, with_pixels
+from advbench.runtime.rng import SampleRng
 from advbench.runtime.threat import ball_norm
 from advbench.values import InputSpace, Task
 
@@ -127,7 +128,7 @@ class PipelineTarget:
 
     pipeline: Pipeline
     extras: Mapping[str, Tensor]
-    rng: Rng
+    rng: SampleRng
     meter: Meter
     rows: Tensor
     gradients: bool = True

@@ -111,8 +111,8 @@ class _Auditor:
 
     def _companion(self, role: str, reference: Spec, norm: str, eps: Budget) -> Iterator[tuple[str, Spec]]:
         for name, cls in self._of_role(role):
-            if norm in cls.tags.norms and "eps" in cls.model_fields:
-                params = {"eps": eps.json(), **({"norm": norm} if "norm" in cls.model_fields else {})}
+            params = {"eps": eps.json(), **({"norm": norm} if "norm" in cls.model_fields else {})}
+            if norm in cls.tags.norms and _accepts(cls, params):
                 yield f"{role} {name.rpartition('/')[2]}", specify(self.plugins, "perturbation", name, params)
                 return
         if role == "one-step":
@@ -144,6 +144,14 @@ class _Auditor:
 
     def _note(self, text: str) -> None:
         self.notes[f"audit: {text}"] = None
+
+
+def _accepts(cls: type[Attack], params: Mapping[str, Any]) -> bool:
+    try:
+        cls(**params)
+    except ValidationError:  # it has no budget, or wants more to be given
+        return False
+    return True
 
 
 def _references(attacks: Sequence[tuple[Cell, Attack]]) -> dict[str, tuple[Cell, Attack]]:
