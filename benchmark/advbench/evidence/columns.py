@@ -139,7 +139,7 @@ COLUMNS = (
         plugin_versions="distributions of the row's components, JSON",
         torch_version="version of torch",
         device="device type that computed the row",
-        precision="precision of the judging forward pass",
+        precision="precision of the judging forward pass, and of the attack if it is another one",
     ),
 )
 

@@ -14,6 +14,7 @@ from advbench.components.base import Attack, Component, Defense, Perturbation
 from advbench.components.identity import Spec, digest
 from advbench.components.loader import Plugins
 from advbench.errors import AdvbenchError, DataError
+from advbench.evidence.protocol import DTYPE
 from advbench.runtime.cell import Case, Limits, Samples, Step
 from advbench.runtime.data import Card, Environment, load
 from advbench.runtime.events import Emit
@@ -23,7 +24,7 @@ from advbench.runtime.jobs import Execution
 from advbench.runtime.network import Ensemble, Network, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.prepare import Kitchen, Prepared
-from advbench.runtime.quick import quick
+from advbench.runtime.quick import lowered, quick
 from advbench.runtime.splits import sample_order
 from advbench.runtime.training import batch_to
 from advbench.store.artifacts import Store
@@ -48,7 +49,7 @@ class Bench:
     chunk: int = field(init=False)
     data: dict[tuple[Spec, Spec | None], tuple[Data, Card]] = field(default_factory=dict)
     networks: dict[tuple[Any, ...], Prepared | BaseException] = field(default_factory=dict)
-    copies: dict[int, Network] = field(default_factory=dict)
+    copies: dict[tuple[int, torch.dtype | None], Network] = field(default_factory=dict)
     samples: dict[tuple[Any, ...], Samples] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
 
@@ -87,9 +88,9 @@ class Bench:
         elif isinstance(steps[-1].perturbation if steps else None, Attack):
             oblivious = cell.knowledge == "oblivious"
             attacked = self.network(cell, ()) if oblivious else defended
-            crafting = self._pipeline(self._quick(attacked, data), data)
+            crafting = self._pipeline(self._quick(cell, attacked, data), data)
             if not oblivious:
-                copies = tuple(self._quick(one, data) for one in members(self, cell, defenses))
+                copies = tuple(self._quick(cell, one, data) for one in members(self, cell, defenses))
                 crafting = replace(judged, network=crafting.network, members=copies)
         learning = self._learning(cell, data) if steps and steps[-1].perturbation.tags.universal else None
         samples = self.evaluated(cell, cell.dataset.split, card.count(cell.dataset.split, cell.dataset.limit))
@@ -111,14 +112,15 @@ class Bench:
     def _surrogate(self, cell: Cell, data: Data) -> Pipeline:
         """The undefended networks that a transfer attack is crafted on, as one."""
         cells = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
-        networks = [self._quick(self.network(one, ()), data) for one in cells]
+        networks = [self._quick(cell, self.network(one, ()), data) for one in cells]
         return self._pipeline(networks[0] if len(networks) == 1 else freeze(Ensemble(networks)), data)
 
-    def _quick(self, prepared: Prepared, data: Data) -> Network:
+    def _quick(self, cell: Cell, prepared: Prepared, data: Data) -> Network:
         """A faster copy for the passes of attacks, made once."""
-        key = id(prepared.network)  # the worker keeps every network, so an id is never used again
+        low = None if cell.attack_precision == DTYPE else getattr(torch, cell.attack_precision)
+        key = (id(prepared.network), low)  # the worker keeps every network, so an id is never used again
         if key not in self.copies:
-            self.copies[key] = quick(prepared.network, data.space.shape)
+            self.copies[key] = lowered(quick(prepared.network, data.space.shape), low)
         return self.copies[key]
 
     def _learning(self, cell: Cell, data: Data) -> Samples | None:
@@ -183,6 +185,7 @@ class Bench:
             [spec.json() for spec in cell.perturbation.specs],
             [[one.spec.json(), one.seed] for one in cell.perturbation.transfer_from],
             cell.budget,
+            cell.attack_precision,
             attacked,
         ]
         return digest([*parts, cell.knowledge == "blackbox"])

@@ -101,6 +101,8 @@ def cell_id(environment: Environment, cell: Cell, card: Card | None, source: Car
             "knowledge": cell.knowledge,
             "budget": cell.budget,
             "seed": cell.seed,
+            # Named only where it is another one than that of the judge.
+            **({} if cell.attack_precision == DTYPE else {"attack_precision": cell.attack_precision}),
         }
     )
 

@@ -25,6 +25,8 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
+    low: torch.dtype | None = None
+    """Lower precision of its convolutions and products, for the passes of attacks."""
 
     def __init__(self, module: nn.Module, space: InputSpace, task: Task, name: str) -> None:
         super().__init__()
@@ -52,7 +54,8 @@ class Network(nn.Module):
 
     def features(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> tuple[Tensor | None, Tensor]:
         """Features (b, d) where the module returns them, and the output."""
-        result = self.module((x - self.mean) / self.std, **(extras or {}))
+        with torch.autocast(x.device.type, self.low or torch.bfloat16, enabled=self.low is not None):
+            result = self.module((x - self.mean) / self.std, **(extras or {}))
         features, output = result if isinstance(result, tuple) and len(result) == 2 else (None, result)
         if not isinstance(output, Tensor):
             raise PluginError(

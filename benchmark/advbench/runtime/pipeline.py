@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advbench.components.base import Defense
 from advbench.errors import PluginError
-from advbench.runtime import incremental
+from advbench.runtime import incremental, tasks
 from advbench.runtime.chain import Chain, chain_of
 from advbench.runtime.inside import Inside, fast_layout, take
 from advbench.runtime.network import Ensemble, Network
@@ -41,6 +41,12 @@ class Pipeline:
     def draws(self) -> int:
         """Draws that an adaptive attack averages over: more than one if a defense is random."""
         return max([defense.draws for defense in self.defenses if defense.tags.stochastic], default=1)
+
+    @property
+    def rounding(self) -> float:
+        """Share of the largest output by which the judge's may differ."""
+        low = any(getattr(one, "low", None) is not None for one in self.network.modules())
+        return tasks.COARSE if low else tasks.ROUNDING
 
     @property
     def wrapped(self) -> bool:

@@ -24,7 +24,7 @@ from advbench.runtime.identify import component, network_identity
 from advbench.runtime.network import Network, align, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.reading import channel_statistics
-from advbench.runtime.rng import isolated_rng, seed_of
+from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
 from advbench.runtime.training import Trainer, place
 from advbench.runtime.verify import verify
@@ -250,6 +250,7 @@ class Kit:
     def target(self, module: nn.Module, batch: Batch) -> PipelineTarget:
         """The network in training as an attack sees it: whole batch at once, in the mode that it is in."""
         assert isinstance(module, Network)
+        assert isinstance(batch.rng, SampleRng)
         pipeline = Pipeline(module, (), self.data.space, self.data.task, len(batch.x), self.device)
         meter = Meter(batch.x, batch.y)
         rows = torch.arange(len(batch.x), device=self.device)

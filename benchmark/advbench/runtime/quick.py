@@ -42,6 +42,15 @@ def quick(network: Network, shape: tuple[int, ...]) -> Network:
     return found if _agree(network, found, shape) else network
 
 
+def lowered(network: Network, precision: torch.dtype | None) -> Network:
+    """The network with convolutions and products in a lower precision; None leaves it as it is."""
+    if precision is None:
+        return network
+    found = copy.copy(network)
+    found.low = precision
+    return found
+
+
 def _folded(module: nn.Module) -> nn.Module:
     """A copy with every batch normalisation that follows a convolution folded into it."""
     own = copy.deepcopy(module)

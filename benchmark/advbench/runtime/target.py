@@ -168,7 +168,7 @@ class PipelineTarget:
 
     def is_adversarial(self, output: Tensor, y: Tensor) -> Tensor:
         """Whether the goal is reached, by more than rounding, (b,)."""
-        return tasks.is_adversarial(output, y, self.task, self.aim)
+        return tasks.is_adversarial(output, y, self.task, self.aim, self.pipeline.rounding)
 
     def output(self, x: Tensor) -> Tensor:
         """Outputs (b, k) of inputs (b, c, ...): one forward pass."""

@@ -41,6 +41,9 @@ def is_wrong(output: Tensor, y: Tensor, task: Task) -> Tensor:
 ROUNDING = 1e-5
 """Share of the largest output within which a margin may change sign with the company in the batch."""
 
+COARSE = 2.0**-7
+"""The same between bfloat16, which has eight bits, and the float32 of the judge."""
+
 
 def goal_margin(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Tensor:
     """Distance from the attacker's goal, (b,); ``aim`` as `aims` gives it, None for untargeted attacks."""
@@ -70,9 +73,11 @@ def with_margin(
     return output.scatter(1, y[:, None], torch.where(more, rival + wanted, own)[:, None])
 
 
-def is_adversarial(output: Tensor, y: Tensor, task: Task, aim: Tensor | None) -> Tensor:
-    """Whether the goal is reached by more than rounding, bool (b,). A NaN counts as reached: the judge decides."""
-    return ~(goal_margin(output, y, task, aim) >= -ROUNDING * output.abs().amax(1))
+def is_adversarial(
+    output: Tensor, y: Tensor, task: Task, aim: Tensor | None, rounding: float = ROUNDING
+) -> Tensor:
+    """Whether the goal is reached by more than ``rounding``, bool (b,). A NaN counts as reached: the judge decides."""
+    return ~(goal_margin(output, y, task, aim) >= -rounding * output.abs().amax(1))
 
 
 def aims(

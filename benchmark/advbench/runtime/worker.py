@@ -123,7 +123,9 @@ class Worker:
             "plugin_versions": self._versions(cell),
             "torch_version": torch.__version__.split("+")[0],
             "device": self.bench.device.type,
-            "precision": DTYPE,
+            "precision": DTYPE
+            if cell.attack_precision == DTYPE
+            else f"{DTYPE}; attack {cell.attack_precision}",
         }
         return outcomes, row
 

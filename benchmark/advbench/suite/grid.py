@@ -12,7 +12,15 @@ from advbench.components.base import Attack, Component, Defense, Perturbation
 from advbench.components.identity import Spec, instantiate, specify
 from advbench.components.loader import Plugins
 from advbench.errors import Problem, SuiteError
-from advbench.suite.model import DatasetItem, DefenseItem, Item, PerturbationItem, Suite, Surrogate
+from advbench.suite.model import (
+    PRECISIONS,
+    DatasetItem,
+    DefenseItem,
+    Item,
+    PerturbationItem,
+    Suite,
+    Surrogate,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Cell:
     budget: int | None = None
     skip: str = ""
     audit: bool = False  # only an audit asks for it
+    attack_precision: str = PRECISIONS[0]
 
     @property
     def labels(self) -> dict[str, str]:
@@ -96,7 +105,10 @@ def expand(suite: Suite, plugins: Plugins) -> Grid:
         source = sources[dataset.train_on] if dataset.train_on else dataset
         own = perturbation in added[defense.label]
         for knowledge in ("adaptive",) if own else _knowledge(suite, defense, perturbation, parts):
-            cell = Cell(dataset, source, model, defense, perturbation, knowledge, seed, suite.budget)
+            precise = PRECISIONS[0] if knowledge == "none" else suite.attack_precision
+            cell = Cell(
+                dataset, source, model, defense, perturbation, knowledge, seed, suite.budget, attack_precision=precise
+            )  # fmt: skip
             cells[replace(cell, skip=_excluded(suite, cell) or _misfit(cell, parts))] = None
             count += 1
     if not cells:
@@ -215,7 +227,10 @@ def as_json(cell: Cell) -> dict[str, Any]:
         return entry
 
     axes = ("dataset", "source", "model", "defense")
-    plain = {name: getattr(cell, name) for name in ("knowledge", "seed", "budget", "skip", "audit")}
+    plain = {
+        name: getattr(cell, name)
+        for name in ("knowledge", "seed", "budget", "skip", "audit", "attack_precision")
+    }
     perturbation = {
         "label": cell.perturbation.label,
         "specs": [spec.json() for spec in cell.perturbation.specs],
@@ -252,4 +267,5 @@ def from_json(value: Mapping[str, Any]) -> Cell:
         budget=value["budget"],
         skip=value["skip"],
         audit=value["audit"],
+        attack_precision=value["attack_precision"],
     )

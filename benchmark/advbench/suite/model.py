@@ -12,6 +12,9 @@ from advbench.components.identity import Spec
 AXES = {"datasets": "dataset", "models": "model", "defenses": "defense", "perturbations": "perturbation"}
 """Keys of a suite that hold the axes of the grid, and the kind of component on each."""
 
+PRECISIONS = ("float32", "bfloat16")
+"""Precisions of an attack's passes, the default first; outcomes are always judged in float32."""
+
 NONE = "none"
 JOIN = " + "
 """Between the labels of a composition of defenses; no label holds it by itself."""
@@ -95,6 +98,7 @@ class Suite:
     metrics: tuple[Spec, ...]
     figures: tuple[Spec, ...]
     budget: int | None
+    attack_precision: str = PRECISIONS[0]
 
     def resolved(self) -> dict[str, Any]:
         """A suite document of plain values with nothing left to look up: reading it gives an equal suite."""
@@ -112,7 +116,11 @@ class Suite:
             "metrics": [_use(spec) for spec in self.metrics],
             "figures": [_use(spec) for spec in self.figures],
         }
-        return document if self.budget is None else {**document, "budget": self.budget}
+        if self.budget is not None:
+            document["budget"] = self.budget
+        if self.attack_precision != PRECISIONS[0]:
+            document["attack_precision"] = self.attack_precision
+        return document
 
 
 def known_as(label: str, ids: Iterable[str] = ()) -> frozenset[str]:

@@ -81,9 +81,7 @@ def spec_of(
     return None
 
 
-def _check_uses(
-    findings: Findings, plugins: Plugins, defense: Defense, full_id: str, home: KeyPath
-) -> None:
+def _check_uses(findings: Findings, plugins: Plugins, defense: Defense, full_id: str, home: KeyPath) -> None:
     """The perturbations that a defense trains with, or asks to be attacked by, are there and take their parameters."""
     for use in (*defense.uses(), *defense.adaptive_attacks()):
         problem = ""

@@ -17,6 +17,7 @@ from advbench.suite.findings import Findings, near, shown
 from advbench.suite.model import (
     AXES,
     NONE,
+    PRECISIONS,
     DatasetItem,
     DefenseItem,
     Item,
@@ -41,6 +42,7 @@ _TOP = (
     "metrics",
     "figures",
     "budget",
+    "attack_precision",
 )
 _DEFAULTS: dict[str, Any] = {"defenses": [NONE], "perturbations": [NONE]}
 _DATASET_KEYS = (*KEYS, "limit", "train_on", "split")
@@ -113,6 +115,7 @@ class _SuiteReader:
             metrics=self._specs("metrics", "metric"),
             figures=self._specs("figures", "figure"),
             budget=self._optional_integer(("budget",), self._raw),
+            attack_precision=self._attack_precision(),
         )
 
     def _version(self) -> None:
@@ -218,6 +221,14 @@ class _SuiteReader:
     def _optional_integer(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> int | None:
         value = entry.get(str(path[-1]))
         return None if value is None else self._findings.integer(path, value, at_least=1)
+
+    def _attack_precision(self) -> str:
+        value = self._raw.get("attack_precision", PRECISIONS[0])
+        if value not in PRECISIONS:
+            self._findings.add(
+                ("attack_precision",), f"must be {' or '.join(PRECISIONS)}, got {shown(value)}"
+            )
+        return str(value)
 
     def _knowledge(self) -> tuple[str, ...]:
         entries = self._findings.items(
