@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advbench.api import Attack, Budget, Rng, Tags, Target, param
 from advbench_attacks.l1 import column
+from advbench_attacks.odds import goal_classes, log_odds
 from advbench_attacks.search import Active, Ball, Best, Loss, from_input, runs, stops, uniform
 
 MOMENTUM = 0.75
@@ -31,7 +32,7 @@ def apgd(
     steps: int,
     random_start: bool = True,
     restarts: int = 1,
-    loss: Loss = "margin",
+    loss: Loss = "odds",
     stop_on_success: bool = True,
 ) -> Tensor:
     """Projected gradient ascent that chooses its steps itself; the best iterate of each sample.
@@ -57,11 +58,16 @@ def apgd(
         Radius in units of ``x``, broadcast against it: (1, 1, 1, 1), (1, c, 1, 1) or (b, 1, 1, 1).
     steps
         Steps of one run.
-    random_start, restarts, loss, stop_on_success
+    random_start, restarts, stop_on_success
         As for `pgd`.
+    loss
+        What is ascended, see `Target.evaluate`; ``"odds"`` is `log_odds`, or the margin of a regressor.
     """
     stop = stops(target, stop_on_success)
     batch = Active.all(x, y, target, norm, eps, eps)
+    if loss == "odds":
+        goal = goal_classes(target, y)
+        batch, loss = replace(batch, label=goal), "margin" if goal is None else log_odds
     best = Best.start(x)
     draw = uniform if random_start else from_input
     for active, start in runs(batch, best, rng, draw, count=restarts, stop=stop):
@@ -195,6 +201,8 @@ class APGD(Attack):
         reference="https://arxiv.org/abs/2003.01690",
     )
 
+    version: ClassVar[int] = 2
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"steps": 10},
         {"norm": "l2", "eps": 0.5, "steps": 10, "restarts": 2, "loss": "ce"},
@@ -206,8 +214,10 @@ class APGD(Attack):
     steps: int = param(100, "gradient steps of one run", ge=1)
     random_start: bool = param(True, "start uniformly in the ball instead of at the input")
     restarts: int = param(1, "number of runs, each with its own random start", ge=1)
-    loss: Literal["margin", "ce", "dlr"] = param(
-        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
+    loss: Literal["odds", "margin", "ce", "dlr"] = param(
+        "odds",
+        "what is increased: log-odds at a scale of their own (a regressor's error), the negative logit margin,"
+        " cross-entropy or the ratio of logits",
     )
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Budget, Classification, Rng, Tags, Target, ball_norm, param
 from advbench_attacks.apgd import apgd
 from advbench_attacks.apgd_targeted import apgd_targeted
 from advbench_attacks.fmn import fmn
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
 from advbench_attacks.search import Loss
 from advbench_attacks.square import square
@@ -52,7 +54,7 @@ def auto(
 ) -> Tensor:
     """The worst point that several different attacks find for each sample; each gets what the others left.
 
-    Classifiers: Auto-PGD on cross-entropy, targeted Auto-PGD on the logit margin, the fast minimum-norm attack where
+    Classifiers: Auto-PGD on the log-odds, targeted Auto-PGD on the logit margin, the fast minimum-norm attack where
     its result lies within the budget, and the Square attack, which needs no gradient. Regressors: Auto-PGD on
     the error, upwards and downwards, and the Square attack. Any number of classes and any bounds.
 
@@ -96,7 +98,7 @@ def auto(
 
 def _stages(target: Target, norm: str, steps: int, queries: int, every_class: bool) -> Iterator[Stage]:
     if isinstance(target.task, Classification):
-        yield _ascent(norm, steps, "ce")
+        yield _ascent(norm, steps, "odds")
         if every_class:
             yield lambda s: apgd_targeted(s.x, s.y, s.target, s.rng, norm=norm, eps=s.eps, steps=steps)
         else:
@@ -131,7 +133,7 @@ def _below(output: Tensor, y: Tensor) -> Tensor:
 class Auto(Attack):
     """Ensemble of attacks on the survivors, after AutoAttack, Croce and Hein 2020, https://arxiv.org/abs/2003.01690.
 
-    Auto-PGD on cross-entropy, targeted Auto-PGD, fast minimum-norm and Square, one after the other, each on the
+    Auto-PGD on the log-odds, targeted Auto-PGD, fast minimum-norm and Square, one after the other, each on the
     samples that are still right. There is nothing to tune; ``steps`` and ``queries`` only bound the cost. It is
     not the same as the original: no large scale of the logits can hide the gradients of its losses, the minimum-norm
     attack takes the place of FAB, and it runs for any number of classes, any bounds, and for regressors.
@@ -146,6 +148,8 @@ class Auto(Attack):
         unit="input units",
         reference="https://arxiv.org/abs/2003.01690",
     )
+    version: ClassVar[int] = 2
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"steps": 5, "queries": 10},
         {"norm": "l2", "eps": 0.5, "steps": 5, "queries": 10},
@@ -156,6 +160,12 @@ class Auto(Attack):
     eps: Budget = param("8/255", "radius of the ball, one number or one per channel", unit="input units")
     steps: int = param(100, "steps of each gradient attack, and for each class that it aims at", ge=1)
     queries: int = param(2000, "forward passes of the Square attack", ge=1)
+
+    @model_validator(mode="after")
+    def _queries_are_of_square(self) -> Auto:
+        if self.norm == "l1":
+            refuse_idle(self, "in l1, where the Square attack is left out", "queries")
+        return self
 
     def perturb(self, x: Tensor, y: Tensor, target: Target, rng: Rng) -> Tensor:
         """`auto` with these parameters."""

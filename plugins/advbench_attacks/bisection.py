@@ -12,6 +12,7 @@ from torch import Tensor
 from advbench.api import Attack, Rng, Tags, Target, ball_norm, param, project
 from advbench_attacks.apgd import apgd
 from advbench_attacks.fgsm import fgsm
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
 from advbench_attacks.nearest import farthest
 from advbench_attacks.pgd import pgd
@@ -148,6 +149,12 @@ class Bisection(Attack):
     def _fgsm_is_linf(self) -> Bisection:
         if self.attack == "fgsm" and self.norm != "linf":
             raise ValueError(f"norm: fgsm takes a step in linf, not in {self.norm}")
+        return self
+
+    @model_validator(mode="after")
+    def _fgsm_is_one_step(self) -> Bisection:
+        if self.attack == "fgsm":
+            refuse_idle(self, "on fgsm, one step from the input", "steps", "random_start")
         return self
 
     def passes(self) -> int:

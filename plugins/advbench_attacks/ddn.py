@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, InputSpace, Rng, Tags, Target, ball_norm, clip, param
 from advbench_attacks.first_order import first_order_start
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
 from advbench_attacks.nearest import (
     Nearest,
@@ -161,6 +163,18 @@ class DDN(Attack):
     sides: int = param(9, "classes whose boundary is estimated at the start, at most steps / 10", ge=1)
     line_search: int = param(4, "forward passes of the line search at the end", ge=0)
     levels: int | None = param(None, "round changed values to so many levels between the bounds", ge=2)
+
+    @model_validator(mode="after")
+    def _start_and_end_have_an_effect(self) -> DDN:
+        if not self.scale_free:
+            refuse_idle(self, "without scale_free: the start is the input", "sides")
+        elif self.goal != "untargeted":
+            refuse_idle(self, "for one goal: only one boundary leads there", "sides")
+        if self.scale_free:
+            refuse_idle(self, "with scale_free: the start has a norm of its own", "init_norm")
+        if self.levels is not None:
+            refuse_idle(self, "on values rounded to levels", "line_search", off=0)
+        return self
 
     def passes(self) -> int:
         """A forward and a backward pass for each step, one to judge the last point, and those of the line search."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Rng, Tags, Target, ball_norm, clip, param, project, steepest_step
 from advbench_attacks.first_order import first_order_start
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
 from advbench_attacks.nearest import (
     Nearest,
@@ -182,6 +184,14 @@ class FMN(Attack):
     )
     sides: int = param(9, "classes whose boundary is estimated at the start, at most steps / 10", ge=1)
     line_search: int = param(4, "passes of the line search at the end", ge=0)
+
+    @model_validator(mode="after")
+    def _start_has_an_effect(self) -> FMN:
+        if not self.scale_free:
+            refuse_idle(self, "without scale_free: the start is the input", "sides")
+        elif self.goal != "untargeted":
+            refuse_idle(self, "for one goal: only one boundary leads there", "sides")
+        return self
 
     def passes(self) -> int:
         """A forward and a backward pass for each step, one to judge the last point, and those of the line search."""

@@ -24,6 +24,8 @@ from advbench.api import (
     param,
 )
 from advbench_attacks.evolution import Repair, children, survivors
+from advbench_attacks.idle import refuse_idle
+from advbench_attacks.odds import goal_classes
 from advbench_attacks.pixels import Palette, Places, Values, put, unmasked
 
 
@@ -160,7 +162,7 @@ class Search:
     def start(cls, x: Tensor, y: Tensor, target: Target, values: Values) -> Search:
         """All samples."""
         places, palette = Places.of(x, target.mask), Palette.of(x, target, values)
-        return cls(x, y, target, _goal_classes(x, y, target), places, palette)
+        return cls(x, y, target, goal_classes(target, y), places, palette)
 
     def take(self, index: Tensor) -> Search:
         """Some of them."""
@@ -192,16 +194,6 @@ class Search:
             target = self.target.take(some)
             done[some] = target.is_adversarial(target.output(point[some]), self.y[some])
         return done
-
-
-def _goal_classes(x: Tensor, y: Tensor, target: Target) -> Tensor | None:
-    """Classes (b, k) bool whose prediction reaches the goal, as the target's margin tells of each."""
-    if not isinstance(target.task, Classification):
-        return None
-    count = target.task.outputs
-    owner = torch.arange(len(x), device=x.device).repeat_interleave(count)
-    sure = torch.eye(count, device=x.device).repeat(len(x), 1)
-    return (target.take(owner).margin(sure, y[owner]) < 0).view(-1, count)
 
 
 def _log_odds_against(outputs: Tensor, goal: Tensor) -> Tensor:
@@ -269,6 +261,16 @@ class OnePixel(Attack):
         given = [name for name in _own_fields() if getattr(self, name) is not None]
         if given and self.preset != "custom":
             raise ValueError(f"{', '.join(given)}: preset {self.preset} decides; choose preset: custom")
+        return self
+
+    @model_validator(mode="after")
+    def _probabilities_stop_a_search(self) -> OnePixel:
+        if self.stop != "probability":
+            refuse_idle(self, "unless stop is probability", "p_goal", "p_true")
+        elif self.goal == "untargeted":
+            refuse_idle(self, "without a wanted class; p_true decides", "p_goal")
+        else:
+            refuse_idle(self, "where a class is wanted; p_goal decides", "p_true")
         return self
 
     @property

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Budget, Rng, Tags, Target, ball_norm, param
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
 from advbench_attacks.search import Active, Best, Loss, from_input, runs, stops, uniform
 
@@ -156,6 +157,12 @@ class PGD(Attack):
     def _runs_differ(self) -> PGD:
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 without random_start would repeat the same run")
+        return self
+
+    @model_validator(mode="after")
+    def _density_is_of_l1(self) -> PGD:
+        if self.norm != "l1":
+            refuse_idle(self, f"on steps in {self.norm}; only an l1 step has a density", "density")
         return self
 
     def passes(self) -> int:

@@ -8,10 +8,12 @@ from itertools import product
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Classification, InputSpace, Rng, Tags, Target, Task, param
 from advbench_attacks.flow import warp
+from advbench_attacks.idle import refuse_idle
 
 
 class Motion(NamedTuple):
@@ -138,6 +140,16 @@ class RotationTranslation(Attack):
     stop_on_success: bool = param(
         True, "stop at the smallest motion that succeeds, not at the smallest margin"
     )
+
+    @model_validator(mode="after")
+    def _the_grid_and_its_border_have_an_effect(self) -> RotationTranslation:
+        if self.angles == 1:
+            refuse_idle(self, "with one angle, which is 0", "max_angle", off=0)
+        if self.shifts == 1:
+            refuse_idle(self, "with one shift, which is 0", "max_shift", off=0)
+        if self.padding != "constant":
+            refuse_idle(self, f"with padding {self.padding}", "fill")
+        return self
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Images, without a mask; the fill must lie within the bounds."""

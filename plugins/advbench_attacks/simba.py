@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Budget, Classification, InputSpace, Rng, Tags, Target, Task, param
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.search import Ball
 
 Basis = Literal["pixel", "dct"]
@@ -212,6 +214,12 @@ class SimBA(Attack):
     basis: Basis = param("pixel", "single values, or cosines over a channel (dct)")
     low: float = param(0.125, "share of the frequencies that come first (dct)", gt=0, le=1)
     queries: int = param(5000, "most forward passes of a sample", ge=1)
+
+    @model_validator(mode="after")
+    def _pixels_have_no_frequencies(self) -> SimBA:
+        if self.basis == "pixel":
+            refuse_idle(self, "on single values; only dct has frequencies", "low")
+        return self
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Only images."""

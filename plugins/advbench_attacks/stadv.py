@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, InputSpace, Rng, Tags, Target, Task, param
 from advbench_attacks.adam import adam
 from advbench_attacks.flow import Neighbours, mean_flow, smoothness, warp
+from advbench_attacks.idle import refuse_idle
 from advbench_attacks.lbfgs import lbfgs
 
 ROUNDING = 1e-2
@@ -197,6 +199,12 @@ class StAdv(Attack):
     )
     optimiser: Literal["lbfgs", "adam"] = param("lbfgs", "who minimises, each image on its own")
     learning_rate: float = param(0.1, "step of Adam; L-BFGS needs none", unit="pixel", gt=0)
+
+    @model_validator(mode="after")
+    def _lbfgs_finds_its_steps(self) -> StAdv:
+        if self.optimiser == "lbfgs":
+            refuse_idle(self, "on lbfgs, which finds its steps itself", "learning_rate")
+        return self
 
     def supports(self, space: InputSpace, task: Task) -> str | None:
         """Images of at least 2x2 pixels, without a mask."""

@@ -66,7 +66,10 @@ class BadPixels(Graded):
 
 
 class BadColumns(Graded):
-    """Bad columns (or rows): at the lower or upper bound from end to end, in all channels."""
+    """Bad columns (or rows): at the lower or upper bound from end to end, in all channels.
+
+    There is at least one, so that on fewer than 26 columns severities 1 and 2 are the same.
+    """
 
     tags: ClassVar[Tags] = Tags(stochastic=True, strength="fraction", unit="columns")
     needs_images: ClassVar[str] = "bad columns"

@@ -1,4 +1,8 @@
-"""Changes of brightness, contrast, saturation and gamma; bounds and channels are those of the data."""
+"""Changes of brightness, contrast, saturation and gamma; bounds and channels are those of the data.
+
+All of them go two ways from the value that changes nothing. Severities, and what the tags call stronger, go one of
+them: brighter, flatter, greyer, darker. The other is for sweeps, in which strengths of one side compare.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,10 @@ def gamma_correct(x: Tensor, lower: Tensor, upper: Tensor, *, gamma: float) -> T
 
 
 class Brightness(Graded):
-    """A constant added to all values: a brighter sky, or stray light."""
+    """A constant added to all values: a brighter sky, or stray light; severities only add.
+
+    Below 0 it is taken away, and the lower value is the stronger one.
+    """
 
     tags: ClassVar[Tags] = Tags(strength="offset", unit="range", reference=IMAGENET_C)
     severities: ClassVar[Mapping[str, Sequence[Any]]] = {"offset": (0.1, 0.2, 0.3, 0.4, 0.5)}
@@ -64,7 +71,10 @@ class Brightness(Graded):
 
 
 class Contrast(Graded):
-    """Contrast about the mean of each channel: 1 changes nothing, 0 leaves the mean alone."""
+    """Contrast about the mean of each channel: 1 changes nothing, 0 leaves the mean alone.
+
+    Severities only lower it. Above 1 contrast is raised, and the higher factor is the stronger one.
+    """
 
     tags: ClassVar[Tags] = Tags(strength="factor", stronger="lower", reference=IMAGENET_C)
     needs_images: ClassVar[str] = "contrast"
@@ -78,7 +88,10 @@ class Contrast(Graded):
 
 
 class Saturation(Graded):
-    """Colour: differences between the channels of a pixel; 1 changes nothing, 0 leaves a grey image."""
+    """Colour: differences between the channels of a pixel; 1 changes nothing, 0 leaves a grey image.
+
+    Severities only fade it. Above 1 colours are more vivid, and the higher factor is the stronger one.
+    """
 
     tags: ClassVar[Tags] = Tags(strength="factor", stronger="lower", reference=IMAGENET_C)
     severities: ClassVar[Mapping[str, Sequence[Any]]] = {"factor": (0.8, 0.6, 0.4, 0.2, 0.0)}
@@ -105,7 +118,10 @@ class Saturation(Graded):
 
 
 class Gamma(Graded):
-    """A power of the values between the bounds: above 1 darker, below 1 brighter."""
+    """A power of the values between the bounds: above 1 darker, below 1 brighter.
+
+    Severities only darken. Below 1 the lower exponent is the stronger one.
+    """
 
     tags: ClassVar[Tags] = Tags(strength="gamma")
     severities: ClassVar[Mapping[str, Sequence[Any]]] = {"gamma": (1.2, 1.5, 2.0, 2.7, 4.0)}

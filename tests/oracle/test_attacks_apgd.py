@@ -84,8 +84,10 @@ class Decoy(nn.Module):
 def test_a_class_that_cannot_be_reached_does_not_hide_another():
     x = torch.full((5, *SHAPE), 0.5)
     stage = a_stage(space_of(SHAPE), classes(3), module=Decoy(), x=x)
-    margin = craft_clean(stage, APGD(eps=0.4, steps=10, random_start=False), "attack")
+    margin = craft_clean(stage, APGD(eps=0.4, steps=10, random_start=False, loss="margin"), "attack")
     assert torch.equal(stage.output(margin.x).argmax(1), torch.zeros(5).long())
+    odds = craft_clean(stage, APGD(eps=0.4, steps=10, random_start=False), "attack")
+    assert torch.equal(stage.output(odds.x).argmax(1), torch.full((5,), 2))  # all classes pull
     aimed = craft_clean(stage, TargetedAPGD(eps=0.4, steps=10, random_start=False), "attack")
     assert torch.equal(stage.output(aimed.x).argmax(1), torch.full((5,), 2))
     assert aimed.forward.tolist() == [1 + 11 + 2] * 5  # ranks, the decoy to the end, one step and its success

@@ -168,7 +168,8 @@ def test_within_bounds_and_mask(attack):
     x = 25 + 5 * random_tensor(12, *SHAPE, low=-1)
     stage = a_stage(space, classes(3), module=nn.Sequential(nn.BatchNorm2d(3), small_network(3, 3)), x=x / 10)
     mask = Mask(channels=(0, 2), box=(0, 1, 3, 3))
-    crafted = craft_clean(stage, Bisection(attack=attack, norm="linf", steps=8, mask=mask), "attack")
+    steps = {} if attack == "fgsm" else {"steps": 8}
+    crafted = craft_clean(stage, Bisection(attack=attack, norm="linf", mask=mask, **steps), "attack")
     outside = ~mask.like(x, space).expand_as(x)
     assert torch.equal(crafted.x[outside], stage.samples.x[outside])
     target = stage.target()

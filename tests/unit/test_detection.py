@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.support.toys import Confidence, Step, case, data, pipeline, samples
 
+from advbench.evidence.figures import figures
 from advbench.runtime import tasks
 from advbench.runtime.crafting import craft
 from advbench.runtime.detection import Guard, as_seen, calibrated
@@ -92,6 +93,10 @@ def test_the_whole_pipeline_decides():
     assert np.array_equal(outcomes["network_fooled"], bare["clean_correct"] & ~bare["perturbed_correct"])
     clean = judge(replace(one, steps=()), craft(replace(one, steps=())))
     assert np.array_equal(clean["perturbed_correct"], clean["clean_correct"])
+    row = figures(clean, blobs.task, attack=False)
+    assert row["clean"] == row["perturbed"]
+    assert row["detector_tpr_failed"] == row["detector_fpr"] == rejected_clean.mean()
+    assert row["detector_fpr"] > 0
 
 
 def test_an_attacker_who_knows_of_the_detector_passes_it():

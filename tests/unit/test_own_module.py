@@ -263,7 +263,8 @@ def test_source_of_the_factory_is_part_of_the_identity(
 def accuracy(network: nn.Module, x: Tensor, y: np.ndarray) -> float:
     with torch.no_grad():
         outputs = [network.eval()(part) for part in x.split(250)]
-    logits = [one[1] if isinstance(one, tuple) else one for one in outputs]  # LeNet5 returns features before them
+    # LeNet5 returns features before its logits.
+    logits = [one[1] if isinstance(one, tuple) else one for one in outputs]
     predicted = torch.cat(logits).argmax(1)
     return float((predicted.numpy() == y).mean())
 

@@ -93,22 +93,32 @@ def project(y: Tensor, x: Tensor, norm: str, eps: Tensor, lower: Tensor, upper: 
         return torch.minimum(torch.maximum(y, low), high)
     if norm in COUNTS:
         return clip(_keep_largest(y, x, norm, eps), lower, upper)
-    inside = clip(y, lower, upper)
+    inside = torch.maximum(y, lower)
+    torch.minimum(inside, upper, out=inside)
+    delta = torch.empty_like(inside)
     # Rounding of x + delta can leave the ball by an ulp, so what is stored is measured, and aimed further inside
-    # each time: a change of delta that is too small rounds to none.
+    # each time: a change of delta that is too small rounds to none. All of it in two buffers: large temporaries
+    # cost more than what is computed in them.
     for attempt in range(8):
         radius = 1 - 2.0 ** (2 * attempt - 21)
-        delta = inside - x
-        size = _scaled_length(delta, norm, eps)
-        over = column(size > 1, x)
+        size = _scaled_length(torch.sub(inside, x, out=delta), norm, eps)
+        over = size > 1
         if not bool(over.any()):
             return inside
         if norm == "l1":
-            closer = _onto_ball(delta, eps, size, radius)
+            delta = _onto_ball(delta, eps, size, radius)
         else:
-            closer = delta * column(radius / size, x).to(x)
-        inside = torch.where(over, clip(x + closer, lower, upper), inside)
+            delta *= column(radius / size, x).to(x)
+        closer = delta.add_(x)
+        torch.minimum(torch.maximum(closer, lower, out=closer), upper, out=closer)
+        inside, delta = (closer, inside) if bool(over.all()) else (_choose_(over, closer, inside), delta)
     return torch.where(column(_scaled_length(inside - x, norm, eps) > 1, x), x, inside)
+
+
+def _choose_(where: Tensor, those: Tensor, others: Tensor) -> Tensor:
+    """``others``, overwritten by the rows ``where`` (b,) of ``those``."""
+    rows = torch.nonzero(where)[:, 0]
+    return others.index_copy_(0, rows, those[rows])
 
 
 def _scaled_length(delta: Tensor, norm: str, eps: Tensor) -> Tensor:
@@ -190,7 +200,7 @@ def steepest_step(gradient: Tensor, norm: str, eps: Tensor) -> Tensor:
     scaled = gradient * eps
     if norm == "l2":
         # Divide by the largest entry first: squares of a nearly saturated network's gradient underflow in float32.
-        largest = torch.linalg.vector_norm(_rows(scaled), ord=math.inf, dim=1)
+        largest = _rows(scaled).abs().amax(1)  # ten times as fast as the norm of order inf
         unit = scaled.div_(column(torch.where(largest > 0, largest, 1.0), scaled))
         length = _length(unit, 2)
         return unit.mul_(eps / column(torch.where(length > 0, length, 1.0), unit).to(unit))
