@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from scipy.special import betainc, betaincinv, ndtri
 from torch import Tensor
 
@@ -84,6 +85,15 @@ class RandomisedSmoothing(Defense):
     certify_samples: int = param(10_000, "further draws for a certificate", ge=1)
     alpha: float = param(0.001, "significance level of abstention and of certificates", gt=0, lt=0.5)
     attack_samples: int = param(16, "draws that an adaptive attack averages over at each step", ge=1)
+
+    @model_validator(mode="after")
+    def _some_input_is_accepted(self) -> RandomisedSmoothing:
+        if 2 * 0.5**self.samples > self.alpha:
+            least = math.ceil(1 - math.log2(self.alpha))
+            raise ValueError(
+                f"with samples: {self.samples} every input is rejected; alpha asks for at least {least}"
+            )
+        return self
 
     @property
     def draws(self) -> int:

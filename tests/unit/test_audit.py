@@ -184,7 +184,13 @@ def test_each_network_is_checked_by_itself() -> None:
     ],
 )
 def test_what_is_no_iterative_gradient_attack_on_the_defended_network_is_not_checked(one: Cell) -> None:
-    assert audited(one) == Audit()
+    assert audited(one).cells == ()
+
+
+def test_where_nothing_can_be_compared_it_says_so() -> None:
+    (note,) = audited(cell(attack("near"))).notes
+    assert "no iterative gradient attack with a budget" in note
+    assert audited(cell(PerturbationItem("none", None), knowledge="none")) == Audit()
 
 
 def test_what_the_suite_has_is_not_added() -> None:

@@ -184,6 +184,7 @@ def entry(fools: Any = 50, **changes: Any) -> Entry:
     """A row of an iterative gradient attack on the defended network that fools these samples, or the first few."""
     success = first(fools) if isinstance(fools, int) else fools
     row = {"knowledge": "adaptive", "perturbation": "pgd", "targeted": False, "cell_id": next(names)}
+    row["defense_id"] = changes.pop("defense", "none")
     row |= {"n": N, "n_clean_correct": N, "n_success": int(success.sum())}
     row |= {name: changes.pop(name) for name in list(changes) if name in row}
     facts: dict[str, Any] = {"group": "net", "threat": "linf", "attack": "pgd", "steps": 40, "eps": (0.1,)}
@@ -260,7 +261,8 @@ def test_rows_that_differ_otherwise_prove_nothing(rival: Entry) -> None:
 )
 def test_what_is_weak_by_nature_may_be_beaten(weak: dict[str, Any]) -> None:
     ours = entry(0, **weak)
-    assert flags(ours, *(make(90) for make in RIVALS.values())) <= {"oblivious-only"}
+    found = flags(ours, *(make(90) for make in RIVALS.values()))
+    assert found <= {"oblivious-only", "oblivious-beats-adaptive"}  # the latter by the same attack alone
 
 
 def test_a_single_step_of_an_iterative_attack_is_a_one_step_attack() -> None:
@@ -341,6 +343,20 @@ def test_an_oblivious_row_wants_an_adaptive_one() -> None:
     assert flags(oblivious, entry(60)) == set()
     assert flags(oblivious, entry(60, group="other")) == {"oblivious-only"}
     assert flags(oblivious, entry(60, knowledge="transfer")) == {"oblivious-only"}
+
+
+@pytest.mark.parametrize("knowledge", ["transfer", "blackbox"])
+def test_a_defense_that_nobody_attacked_knowing_it_is_marked(knowledge: str) -> None:
+    assert flags(entry(50, knowledge=knowledge, defense="squeezing")) == {"oblivious-only"}
+    assert flags(entry(50, knowledge=knowledge)) == set()
+    assert flags(entry(50, knowledge=knowledge, defense="squeezing"), entry(60)) == set()
+
+
+def test_any_attack_must_fool_as_many_as_its_oblivious_twin() -> None:
+    weak = {"steps": None, "eps": None, "attack": "ddn"}
+    ours = entry(20, **weak)
+    assert flags(ours, entry(60, knowledge="oblivious", **weak)) == {"oblivious-beats-adaptive"}
+    assert flags(ours, entry(60, knowledge="oblivious", **{**weak, "attack": "fmn"})) == set()
 
 
 def test_a_worst_case_row_has_what_all_its_iterative_attacks_have() -> None:

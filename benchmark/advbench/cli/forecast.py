@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from advbench.components.base import Attack, Component, Defense
+from advbench.components.base import Attack, Component
 from advbench.components.identity import Spec, instantiate
 from advbench.components.recipe import Recipe
 from advbench.display.base import Outlook
@@ -102,26 +101,24 @@ def _spending(one: Planned, environment: Environment, shared: bool) -> Spending:
     attack = _component(environment, cell.perturbation.spec)
     if shared or not isinstance(attack, Attack):
         return Spending(cell.label, samples, 0)
-    most = attack.passes()
-    if most is not None and cell.knowledge not in ("oblivious", "transfer"):
-        most *= max(_draws(environment, cell), default=1)
+    most = None if _passes_unknown(environment, cell) else attack.passes()
     if cell.budget is not None:
         most = cell.budget if most is None else min(most, cell.budget)
     return Spending(cell.label, samples, most * samples if most is not None and samples is not None else None)
+
+
+def _passes_unknown(environment: Environment, cell: Cell) -> bool:
+    """Whether the attacked pipeline passes the network more than once for an output, nobody knows how often."""
+    if cell.knowledge in ("oblivious", "transfer"):
+        return False
+    tags = [component.tags for spec in cell.defense.specs if (component := _component(environment, spec))]
+    return any(one.wraps or one.detects or one.stochastic for one in tags)
 
 
 def _samples(cell: Cell, card: Card | None) -> int | None:
     if card is None or cell.dataset.split not in card.sizes:
         return cell.dataset.limit
     return card.count(cell.dataset.split, cell.dataset.limit)
-
-
-def _draws(environment: Environment, cell: Cell) -> Iterator[int]:
-    """Draws of random defenses over which an adaptive attack takes the mean at every step."""
-    for spec in cell.defense.specs:
-        defense = _component(environment, spec)
-        if isinstance(defense, Defense) and defense.tags.purifies and defense.tags.stochastic:
-            yield defense.draws
 
 
 def _component(environment: Environment, spec: Spec | None) -> Component | None:

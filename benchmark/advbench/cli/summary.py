@@ -96,6 +96,9 @@ def _flags(rows: list[Row], console: Console) -> None:
         style = "cyan" if flag.startswith("info-") else "bold yellow"
         line = Text(f"{flag} ({plural(times, 'row')})", style)
         console.print(line.append(f": {FLAGS[flag]}", "default"), soft_wrap=True)
+    defended = any(row["defense_id"] != "none" and row["knowledge"] == "adaptive" for row in rows)
+    if defended and not any(row["kind"] == "audit" for row in rows):
+        console.print(Text("not audited: --audit adds the cells that most flags need", "dim"))
 
 
 def _counts(result: Result, seconds: float, console: Console) -> None:

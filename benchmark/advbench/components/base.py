@@ -287,7 +287,7 @@ class Defense(Component):
 
     @property
     def networks(self) -> int:
-        """Independently trained networks that `predict` wants, ``inside.members``; their seeds follow each other."""
+        """Independently trained networks that `predict` wants, ``inside.members``; the first has the cell's seed."""
         return 1
 
     def predict(self, x: Tensor, inside: Prediction, space: InputSpace, rng: Rng) -> Tensor:

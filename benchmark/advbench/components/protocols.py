@@ -67,7 +67,11 @@ class Target(Protocol):
         """Number of samples b."""
 
     def output(self, x: Tensor) -> Tensor:
-        """Logits (b, k), or predictions (b, t) of a regressor. One forward pass per sample."""
+        """Logits (b, k), or predictions (b, t) of a regressor. One forward pass per sample.
+
+        Behind a random defense one draw is shown; where it reaches the goal, the output of the draw that is furthest
+        from it, so that `is_adversarial` means success in every draw.
+        """
 
     def outputs_with_pixels(self, x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
         """Outputs (b, m, k) of m candidates for each input, each of which sets p pixels; m forward passes per sample.

@@ -36,9 +36,10 @@ class Collector:
         rows = [self._row(one) for one in plan.cells]
         flagger = Flagger(self.environment, self.records)
         flagger.flag(plan.cells, rows)
-        _price(rows)
         status = {row["cell_id"]: row["status"] for row in rows}
-        return rows + [self._worst_row(worst, status, flagger) for worst in plan.worst]
+        rows += [self._worst_row(worst, status, flagger) for worst in plan.worst]
+        _price(rows)
+        return rows
 
     def _row(self, one: Planned) -> dict[str, Any]:
         row = self._identity(one)
@@ -158,4 +159,5 @@ def _price(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         price = undefended.get(tuple(row[axis] for axis in axes))
         if price is not None and row["status"] == "ok" and row["defense_id"] != "none":
-            row["clean_price"] = price - row["clean"]
+            lost = price - row["clean"]
+            row["clean_price"] = -lost if row["metric"] == "sigma_mad" else lost

@@ -78,7 +78,7 @@ COLUMNS = (
     ),
     *_group(
         "clean price",
-        clean_price="clean metric of the undefended model minus `clean`; empty if it is not in the run",
+        clean_price="how much worse `clean` is than that of the undefended model; empty if that is not in the run",
         ece_clean="expected calibration error of the largest softmax value, 15 bins, unperturbed",
         ece_perturbed="the same, perturbed",
         gradient_norm_median="median l2 norm of the margin's gradient at up to 64 clean inputs, as an adaptive attack "

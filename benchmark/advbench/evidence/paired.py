@@ -80,6 +80,8 @@ def compare(entries: Sequence[Entry]) -> dict[str, set[str]]:
         for rivals in _split(group, lambda entry: entry.threat):
             useless = {entry.attack for entry in rivals if _resists_everything(entry)}
             for entry in rivals:
+                if entry.knowledge == "adaptive" and any(_twin_wins(entry, rival) for rival in rivals):
+                    found[entry.name].add("oblivious-beats-adaptive")
                 if not entry.iterative:
                     continue
                 found[entry.name] |= {flag for rival in rivals for flag in _against(entry, rival)}
@@ -108,9 +110,20 @@ def _split(entries: Iterable[Entry], key: Callable[[Entry], str]) -> list[list[E
 
 
 def _oblivious_only(group: Sequence[Entry]) -> list[Entry]:
+    """Rows of attacks that did not know the defense, where no row of the same attack, or none at all, did."""
     adapted = {entry.row["perturbation"] for entry in group if entry.knowledge == "adaptive"}
+    if not adapted:  # a transferred attack or a black box knows nothing of the defense either
+        return [
+            entry for entry in group if entry.knowledge == "oblivious" or entry.row["defense_id"] != "none"
+        ]
     oblivious = [entry for entry in group if entry.knowledge == "oblivious"]
     return [entry for entry in oblivious if entry.row["perturbation"] not in adapted]
+
+
+def _twin_wins(entry: Entry, rival: Entry) -> bool:
+    """Whether the same attack on the undefended network fools more, whatever kind of attack it is."""
+    same = (rival.attack, rival.eps, rival.steps) == (entry.attack, entry.eps, entry.steps)
+    return same and rival.knowledge == "oblivious" and beaten(entry, rival)
 
 
 def _resists_everything(entry: Entry) -> bool:

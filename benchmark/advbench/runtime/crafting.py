@@ -15,6 +15,7 @@ from advbench.errors import BudgetExhausted, PluginError
 from advbench.runtime import tasks
 from advbench.runtime.cell import Case, Crafted, Gradients, Samples, clean_output, clean_scores, predict
 from advbench.runtime.detection import Guard
+from advbench.runtime.inside import take
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget, check_time
@@ -141,9 +142,10 @@ GRADIENTS = 64
 
 
 def _gradients(case: Case) -> Gradients:
-    """Of the undetected margin; looked at once for all cells that share the pipeline."""
+    """Of the margin, 0 or NaN where that of a detector's score is; looked at once for all cells that share both."""
     pipeline, samples = case.crafting, case.samples
-    key = ("gradients", id(pipeline.network), *map(repr, pipeline.defenses), id(samples.x), case.seed)
+    parts = (*pipeline.defenses, case.guard)
+    key = ("gradients", id(pipeline.network), *map(repr, parts), id(samples.x), case.seed)
     if key not in case.memo:
         rows = torch.arange(min(GRADIENTS, len(samples)), device=samples.x.device)
         some = samples.take(rows)
@@ -156,11 +158,34 @@ def _gradients(case: Case) -> Gradients:
         norm = samples.x.new_full((len(samples),), torch.nan, dtype=torch.float64)
         agreement = norm.clone()
         norm[rows] = torch.where(found[0].isfinite().all(1), found[0].norm(dim=1), torch.nan)
+        if case.guard is not None:
+            slope = _slope(case, case.guard, some)
+            norm[rows] = torch.where(slope.isnan(), torch.nan, torch.where(slope == 0, 0.0, norm[rows]))
         agreement[rows] = torch.nn.functional.cosine_similarity(found[0], found[1], dim=1, eps=0.0)
         owners = (pipeline.network, samples.x)
         case.memo[key] = (owners, Gradients(norm, agreement))
     gradients: Gradients = case.memo[key][1]
     return gradients
+
+
+def _slope(case: Case, guard: Guard, some: Samples) -> Tensor:
+    """Norms (b,) of the gradients of a detector's score, NaN where one is not finite."""
+    pipeline, rng = case.crafting, some.rng(case.seed, "gradient of the score")
+
+    def one(rows: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            point = some.x[rows].detach().requires_grad_(True)
+            extras = take(some.extras, rows)
+            score = guard.score(pipeline, point, extras, rng.take(rows), differentiable=True)
+            found = None
+            if score.requires_grad:
+                (found,) = torch.autograd.grad(score.sum(), point, allow_unused=True)
+        flat = torch.zeros_like(point).flatten(1) if found is None else found.flatten(1)
+        size = flat.double().norm(dim=1)
+        return [torch.where(flat.isfinite().all(1), size, torch.nan)]
+
+    with isolated_rng(seed_of(case.seed, "gradient of the score")):
+        return pipeline.map(one, len(some))[0]
 
 
 def _target(

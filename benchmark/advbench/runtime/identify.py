@@ -19,6 +19,9 @@ from advbench.runtime.data import Card, Environment
 from advbench.suite.grid import Cell
 from advbench.suite.model import NONE, DefenseItem, Item, Surrogate
 
+MEMBERS_APART = 1000
+"""Between the seeds of the networks of an ensemble: those of a suite's seeds 0, 1, 2 share none."""
+
 
 def component(environment: Environment, spec: Spec) -> Component:
     """The component of a spec."""
@@ -56,9 +59,9 @@ def network_identity(
 
 
 def member_cells(cell: Cell, defenses: Iterable[Component]) -> list[Cell]:
-    """The cells whose networks a defense asks for, by seeds that follow each other; none where one is enough."""
+    """The cells whose networks a defense asks for, the first being that of the cell; none where one is enough."""
     count = max((one.networks for one in defenses if isinstance(one, Defense)), default=1)
-    return [replace(cell, seed=cell.seed + i) for i in range(count)] if count > 1 else []
+    return [replace(cell, seed=cell.seed + MEMBERS_APART * i) for i in range(count)] if count > 1 else []
 
 
 def _defense_identity(environment: Environment, spec: Spec) -> dict[str, Any]:

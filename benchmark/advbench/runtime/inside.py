@@ -76,6 +76,7 @@ class Inside:
 
     def features(self, x: Tensor) -> Tensor:
         """Features (rows, d) of the network, behind what purifies."""
+        self._refuse_wrapped("features")
         own = self._rows(x)
         found, _ = own._passed(own._all_purified(x))
         if found is None:
@@ -84,6 +85,7 @@ class Inside:
 
     def output_with_dropout(self, x: Tensor) -> Tensor:
         """Outputs (rows, k) with dropout, behind what purifies."""
+        self._refuse_wrapped("dropout")
         own = self._rows(x)
         x = own._all_purified(x)
         with _dropping(self.network, self.rng, len(x) // self.count):
@@ -96,6 +98,13 @@ class Inside:
             if outer.tags.purifies:
                 x = self._purified(outer, x)
         return replace(self, depth=place + 1), x
+
+    def _refuse_wrapped(self, what: str) -> None:
+        wrapper = next((one for one in self.pipeline.defenses[self.depth :] if one.tags.wraps), None)
+        if wrapper is not None:
+            raise PluginError(
+                f"there is no {what} behind {type(wrapper).__name__}, which passes the network often"
+            )
 
     def _rows(self, x: Tensor) -> Inside:
         """With draws and extras for each row of x, whose samples may stand several times."""

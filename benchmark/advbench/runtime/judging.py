@@ -153,7 +153,7 @@ def _detection(case: Case, guard: Guard, crafted: Crafted, outcomes: Mapping[str
     rejected = perturbed > guard.threshold
     right = outcomes["perturbed_correct"]
     handled = right | rejected if case.attack is not None else right & ~rejected
-    reached = {"goal_reached": outcomes["goal_reached"] & ~rejected} if "goal_reached" in outcomes else {}
+    reached = outcomes.get("goal_reached", ~right) & ~rejected
     return {
         "clean_score": clean,
         "perturbed_score": perturbed,
@@ -164,5 +164,5 @@ def _detection(case: Case, guard: Guard, crafted: Crafted, outcomes: Mapping[str
         "network_fooled": _fooled(outcomes),
         "clean_correct": outcomes["clean_correct"] & (clean <= guard.threshold),
         "perturbed_correct": handled,
-        **reached,
+        "goal_reached": reached,
     }

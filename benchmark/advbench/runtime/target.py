@@ -176,10 +176,37 @@ class PipelineTarget:
         within = self.meter.charge(self.rows, self.cost(x, False), 0)
         if not bool(within.any()):  # whatever comes of these samples, their best point is kept already
             return x.new_zeros((len(x), self.task.outputs))
-        with torch.no_grad():
-            output = self.pipeline.map(lambda rows: [self.seen(x[rows], rows, False)], len(x))[0]
+        output = self._confirmed(x, self._outputs(x))
         self.observe(x, within, output)
         return output
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.pipeline.map(lambda rows: [self.seen(x[rows], rows, False)], len(x))[0]
+
+    def _confirmed(self, x: Tensor, output: Tensor) -> Tensor:
+        """Behind a random defense a success must be one in all of its draws: of those the worst output."""
+        draws = self.pipeline.draws
+        if draws == 1:
+            return output
+        y = self.meter.y[self.rows]
+        lucky = torch.nonzero(self.is_adversarial(output, y))[:, 0]
+        if not len(lucky):
+            return output
+        some = self.take(lucky)
+        passes = (draws - 1) * self.cost(x, False)
+        within = self.meter.charge(some.rows, passes, 0)
+        more = [output[lucky], *(some._outputs(x[lucky]) for _ in range(draws - 1))]
+        worst = some.worst(torch.stack(more))
+        output = output.clone()
+        output[lucky] = torch.where(within[:, None], worst, output[lucky])
+        return output
+
+    def worst(self, outputs: Tensor) -> Tensor:
+        """Of several outputs (m, b, k) of each sample the one furthest from the goal, (b, k)."""
+        y = self.meter.y[self.rows]
+        margins = torch.stack([self.margin(output, y) for output in outputs])
+        return outputs[margins.argmax(0), torch.arange(outputs.shape[1], device=outputs.device)]
 
     def seen(self, x: Tensor, rows: Tensor, differentiable: bool) -> Tensor:
         """Outputs (r, k) of inputs for the samples ``rows`` of this target, as the attacker sees them."""
@@ -253,7 +280,8 @@ class PipelineTarget:
                     gradient = gradient if found is None else found
             if self.mask is not None:
                 gradient = gradient * self.mask
-            return [losses.detach(), gradient, torch.stack(outputs).mean(0).detach()]
+            shown = outputs[0] if draws == 1 else self.take(rows).worst(torch.stack(outputs).detach())
+            return [losses.detach(), gradient, shown.detach()]
 
         evaluation = Evaluation(*self.pipeline.map(one, len(x)))
         self.observe(x, within, evaluation.output)

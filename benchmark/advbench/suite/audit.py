@@ -80,7 +80,12 @@ class _Auditor:
         """Cells to add for one defended network."""
         attacks = [(cell, attack) for cell in group if (attack := self._attack(cell)) is not None]
         there = {cell.perturbation.specs for cell in group if cell.knowledge == "adaptive"}
-        for norm, (cell, attack) in _references(attacks).items():
+        references = _references(attacks)
+        if attacks and not references:
+            axes = group[0].labels
+            where = " / ".join(axes[axis] for axis in ("dataset", "model", "defense"))
+            self._note(f"nothing to compare for {where}: no iterative gradient attack with a budget")
+        for norm, (cell, attack) in references.items():
             for name, spec in self._wanted(cell, attack, norm, attacks):
                 if (spec,) not in there:
                     there.add((spec,))

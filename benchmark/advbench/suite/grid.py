@@ -196,6 +196,12 @@ def _misfit(cell: Cell, parts: Mapping[Spec, Component]) -> str:
     trainers = [spec.id for spec, part in present if isinstance(part, Defense) and part.tags.trains]
     if len(trainers) > 1:
         return f"{' and '.join(trainers)} both replace the training"
+    detectors = [spec.id for spec, part in present if isinstance(part, Defense) and part.tags.detects]
+    if len(detectors) > 1:
+        return f"{' and '.join(detectors)} both reject inputs; there is one threshold"
+    several = [spec.id for spec, part in present if isinstance(part, Defense) and part.networks > 1]
+    if len(several) > 1:
+        return f"{' and '.join(several)} both ask for several networks"
     own = [
         one
         for one in cell.perturbation.transfer_from

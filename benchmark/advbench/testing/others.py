@@ -11,10 +11,13 @@ from advbench.components.base import Component, Engine, Figure, Metric
 from advbench.components.loader import Plugins
 from advbench.engines.session import Options, Session
 from advbench.runtime.jobs import Execution, Job
+from advbench.runtime.network import Untouched
 from advbench.store.files import write_text
 from advbench.suite.grid import expand
 from advbench.suite.reader import read_suite
 from advbench.testing.check import CheckFunction, Subject, require
+from advbench.testing.spaces import a_task, fitting
+from advbench.testing.stage import a_stage
 from advbench.testing.toybox import advbench_toys
 
 TOYBOX = Path(advbench_toys.__file__).parent
@@ -29,7 +32,7 @@ perturbations: [none, advbench-toys/step]
 
 def metric_checks(cls: type[Component]) -> list[CheckFunction]:
     """For metrics."""
-    return [measures_a_number]
+    return [examines_a_network if cls.tags.examines else measures_a_number]
 
 
 def engine_checks(cls: type[Component]) -> list[CheckFunction]:
@@ -60,6 +63,22 @@ def measures_a_number(subject: Subject) -> None:
             "measure gives two numbers for one input",
         )
         require(all(map(np.array_equal, outcomes, before)), "measure changes its inputs in place")
+
+
+def examines_a_network(subject: Subject) -> str:
+    """One float, maybe NaN, for a frozen network, twice the same; the network is left alone."""
+    metric = subject.as_a(Metric)
+    task = a_task(metric)
+    stage = a_stage(fitting(metric, task), task)
+    guard = Untouched(stage.network)
+    first, second = (metric.examine(stage.network, stage.space) for _ in range(2))
+    require(isinstance(first, (float, np.floating)), f"examine returned {type(first).__name__}, not a float")
+    require(
+        first == second or (first != first and second != second), "examine gives two numbers for one network"
+    )
+    complaint = guard.complaint()
+    require(complaint is None, f"examine {complaint}")
+    return f"{first:.4g}"
 
 
 def _empty_job(subject: Subject) -> Path:
