@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advbench.components.base import Attack, Component
+from advbench.components.base import Attack, Component, Defense
 from advbench.components.identity import Spec, instantiate
 from advbench.components.recipe import Recipe
 from advbench.display.base import Outlook
@@ -101,18 +101,26 @@ def _spending(one: Planned, environment: Environment, shared: bool) -> Spending:
     attack = _component(environment, cell.perturbation.spec)
     if shared or not isinstance(attack, Attack):
         return Spending(cell.label, samples, 0)
-    most = None if _passes_unknown(environment, cell) else attack.passes()
+    most = attack.passes()
+    if most is not None and cell.knowledge not in ("oblivious", "transfer"):
+        times = _times(environment, cell)
+        most = None if times is None else most * times
     if cell.budget is not None:
         most = cell.budget if most is None else min(most, cell.budget)
     return Spending(cell.label, samples, most * samples if most is not None and samples is not None else None)
 
 
-def _passes_unknown(environment: Environment, cell: Cell) -> bool:
-    """Whether the attacked pipeline passes the network more than once for an output, nobody knows how often."""
-    if cell.knowledge in ("oblivious", "transfer"):
-        return False
-    tags = [component.tags for spec in cell.defense.specs if (component := _component(environment, spec))]
-    return any(one.wraps or one.detects or one.stochastic for one in tags)
+def _times(environment: Environment, cell: Cell) -> int | None:
+    """Passes of the network in one pass of the pipeline, at most; None where only a run tells."""
+    times = 1
+    for spec in cell.defense.specs:
+        defense = _component(environment, spec)
+        assert isinstance(defense, Defense)
+        if defense.tags.wraps or defense.tags.detects:
+            return None
+        if defense.tags.purifies and defense.tags.stochastic:
+            times = max(times, defense.draws)
+    return times
 
 
 def _samples(cell: Cell, card: Card | None) -> int | None:
