@@ -49,7 +49,7 @@ def auto(
     norm: str,
     eps: Tensor,
     steps: int = 100,
-    queries: int = 2000,
+    queries: int = 5000,
     every_class: bool = True,
 ) -> Tensor:
     """The worst point that several different attacks find for each sample; each gets what the others left.
@@ -159,7 +159,7 @@ class Auto(Attack):
     norm: Literal["linf", "l2", "l1"] = param("linf", "norm of the ball")
     eps: Budget = param("8/255", "radius of the ball, one number or one per channel", unit="input units")
     steps: int = param(100, "steps of each gradient attack, and for each class that it aims at", ge=1)
-    queries: int = param(2000, "forward passes of the Square attack", ge=1)
+    queries: int = param(5000, "forward passes of the Square attack", ge=1)
 
     @model_validator(mode="after")
     def _queries_are_of_square(self) -> Auto:

