@@ -54,6 +54,9 @@ class InputSpace:
         Unit of an input value, ``""`` where it has none.
     link
         Optional map to physical units.
+    facts
+        How the data were taken, for components that work in physical units: each entry has one number, or one per
+        channel, with the unit in its name (``pixel_scale_arcsec``, ``exposure_s``).
     """
 
     shape: tuple[int, ...]
@@ -62,6 +65,7 @@ class InputSpace:
     channels: tuple[str, ...]
     unit: str = ""
     link: PhysicalLink | None = None
+    facts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = self.shape[0] if self.shape else 0
@@ -70,6 +74,9 @@ class InputSpace:
                 raise ValueError(
                     f"InputSpace: {name} has {len(getattr(self, name))} entries for {count} channels"
                 )
+        for name, fact in self.facts.items():
+            if len(fact) not in (1, count):
+                raise ValueError(f"InputSpace: the fact {name} has {len(fact)} entries for {count} channels")
         for name, low, high in zip(self.channels, self.lower, self.upper):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"InputSpace: channel {name} has bounds [{low}, {high}]")
@@ -82,7 +89,11 @@ class InputSpace:
 
 @dataclass(frozen=True)
 class Classification:
-    """K >= 2 classes; targets are integers in ``[0, K)``."""
+    """K >= 2 classes; targets are integers in ``[0, K)``.
+
+    A sample that is none of them has the target -1: it is handled right if a detector rejects it, is never attacked,
+    and nothing is trained on it.
+    """
 
     classes: tuple[str, ...]
 

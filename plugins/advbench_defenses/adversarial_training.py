@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advbench.api import (
     Batch,
     Budget,
-    Classification,
     Defense,
     InputSpace,
     Tags,
@@ -40,23 +37,6 @@ def part(batch: Batch, rows: Tensor) -> Batch:
     """The samples ``rows`` (int64) of a batch."""
     extras = {name: value[rows] for name, value in batch.extras.items()}
     return Batch(batch.x[rows], batch.y[rows], extras, batch.rng.take(rows))
-
-
-def training_loss(training: Training) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of the recipe as a function of outputs (b, k) and targets: a scalar.
-
-    Cross-entropy with the recipe's class weights ``N / (K n_c)`` and label smoothing, or squared error.
-    """
-    task, recipe = training.data.task, training.recipe
-    if not isinstance(task, Classification):
-        return lambda output, y: F.mse_loss(output, y.view_as(output))
-    weights = None
-    if recipe.class_weights:
-        y = training.data.splits["train"].y
-        counts = np.bincount(y, minlength=task.outputs)
-        share = len(y) / (task.outputs * np.maximum(counts, 1)) * (counts > 0)
-        weights = torch.tensor(share, dtype=torch.float32, device=training.device)
-    return lambda output, y: F.cross_entropy(output, y, weights, label_smoothing=recipe.label_smoothing)
 
 
 def unfit_budget(defense: Defense, space: InputSpace) -> str | None:
@@ -91,7 +71,7 @@ class Adversarial(Defense):
 
     def train(self, training: Training) -> nn.Module:
         """A network trained by the recipe, on batches perturbed against the network as it is at that step."""
-        use, objective, space = self.attack_used(), training_loss(training), training.data.space
+        use, space = self.attack_used(), training.data.space
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             def perturb(some: Batch) -> Tensor:
@@ -101,7 +81,7 @@ class Adversarial(Defense):
                 return project(found, x, "l2", self.longest.like(x), *space.bounds_like(x))
 
             x = mixed(batch, self.fraction, perturb)
-            return objective(module(x, batch.extras), batch.y)
+            return training.loss(module, batch._replace(x=x))
 
         return training.fit(training.build(), loss=loss, validation=loss, purpose="adversarial")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.api import Batch, Defense, Tags, Training, Use, param
-from advbench_defenses.adversarial_training import mixed, part, training_loss
+from advbench_defenses.adversarial_training import mixed, part
 
 
 class Augmentation(Defense):
@@ -38,11 +38,10 @@ class Augmentation(Defense):
 
     def train(self, training: Training) -> nn.Module:
         """A network trained by the recipe."""
-        objective = training_loss(training)
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             x = mixed(batch, self.fraction, lambda some: self._perturbed(training, module, some))
-            return objective(module(x, batch.extras), batch.y)
+            return training.loss(module, batch._replace(x=x))
 
         return training.fit(training.build(), loss=loss, validation=loss, purpose="augmentation")
 

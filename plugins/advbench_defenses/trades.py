@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advbench.api import Batch, Budget, Defense, InputSpace, Tags, Task, Training, linf_box, param
-from advbench_defenses.adversarial_training import training_loss, unfit_budget
+from advbench_defenses.adversarial_training import unfit_budget
 
 START = 0.001  # standard deviation of the first step, in units of the range between the bounds
 
@@ -94,7 +94,7 @@ class TRADES(Defense):
 
     def train(self, training: Training) -> nn.Module:
         """A network trained by the recipe, with its class weights and label smoothing in the cross-entropy."""
-        objective, space = training_loss(training), training.data.space
+        space = training.data.space
 
         def loss(module: nn.Module, batch: Batch) -> Tensor:
             x, (lower, upper) = batch.x, space.bounds_like(batch.x)
@@ -106,6 +106,6 @@ class TRADES(Defense):
                 )
             clean = module(x, batch.extras)
             robust = divergence(clean, module(perturbed, batch.extras)).mean()
-            return objective(clean, batch.y) + self.beta * robust
+            return training.loss(module, batch, clean) + self.beta * robust
 
         return training.fit(training.build(), loss=loss, validation=loss, purpose="trades")

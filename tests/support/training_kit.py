@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -148,7 +148,7 @@ class Workshop(Kit):
 
 def captured(shop: Workshop, defense: Defense) -> Callable[..., Tensor]:
     """The loss that a defense trains with, without training anything."""
-    idle = Workshop(shop.kitchen, shop.cell, shop.model, shop.recipe, shop.fits, shop.targets, idle=True)
+    idle = replace(shop, idle=True)
     defense.train(idle)
     loss = shop.fits[-1].loss
     assert loss is not None

@@ -183,8 +183,8 @@ BROKEN: dict[str, tuple[Callable[[], Data], str]] = {
         r"split 'test': label 3 of sample 'test-2' is outside 0..2",
     ),
     "label below zero": (
-        lambda: with_split(good(), "valid", y=np.array([0, 1, -1, 2, 0])),
-        r"split 'valid': label -1 of sample 'valid-2' is outside 0..2",
+        lambda: with_split(good(), "valid", y=np.array([0, 1, -2, 2, 0])),
+        r"split 'valid': label -2 of sample 'valid-2' is outside 0..2 \(-1: none of the classes\)",
     ),
     "float labels": (
         lambda: with_split(good(), y=TEST.y.astype(np.float32)),

@@ -17,7 +17,7 @@ from training_kit import BANDS, Workshop, captured, robust_and_weak, state
 
 from advbench.api import Batch, Recipe, Use, ball_norm
 from advbench.runtime.rng import SampleRng
-from advbench.runtime.training import Trainer
+from advbench.runtime.training import class_weights
 from advbench_attacks.ddn import DDN
 from advbench_attacks.fgsm import FGSM
 from advbench_attacks.pgd import PGD
@@ -28,7 +28,6 @@ from advbench_defenses.adversarial_training import (
     PGDTraining,
     mixed,
     part,
-    training_loss,
 )
 from advbench_defenses.augmentation import Augmentation
 from advbench_defenses.trades import TRADES, ascend_divergence, divergence, evaluating
@@ -107,13 +106,17 @@ def test_the_loss_is_that_of_plain_training(tmp_path, weighted, classes):
         source = replace(source, splits={**source.splits, "train": replace(split, y=y)})
     recipe = Recipe(class_weights=weighted, label_smoothing=0.1)
     shop = Workshop.at(tmp_path, source, recipe=recipe)
-    plain = Trainer(source, recipe, shop.device, 0, "net", lambda event: None)._default_loss(
-        source.splits["train"]
-    )
     batch = a_batch(classes=classes)._replace(extras={})
     network = shop.build().eval()
-    found = training_loss(shop)(network(batch.x), batch.y)
-    assert torch.equal(found, plain(network, batch))
+    output = network(batch.x)
+    weights = class_weights(source.splits["train"].y, classes) if weighted and classes > 1 else None
+    expected = (
+        F.cross_entropy(output, batch.y, weights, label_smoothing=0.1)
+        if classes > 1
+        else F.mse_loss(output, batch.y.view_as(output))
+    )
+    assert torch.equal(shop.loss(network, batch), expected)
+    assert torch.equal(shop.loss(network, batch, output), expected)
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.0])

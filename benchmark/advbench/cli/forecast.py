@@ -10,7 +10,13 @@ from advbench.components.recipe import Recipe
 from advbench.display.base import Outlook
 from advbench.engines.planning import Plan, Planned
 from advbench.runtime.data import Card, Environment, known_card
-from advbench.runtime.identify import member_cells, network_identity, surrogate_cell, training_defenses
+from advbench.runtime.identify import (
+    adaptation_target,
+    member_cells,
+    network_identity,
+    surrogate_cell,
+    training_defenses,
+)
 from advbench.suite.grid import Cell
 
 JUDGING = 2
@@ -47,7 +53,8 @@ def networks(plan: Plan, environment: Environment) -> list[Network]:
     for cell in (one.cell for _, group in plan.jobs for one in group):
         others = [(surrogate_cell(cell, one), ()) for one in cell.perturbation.transfer_from]
         for trained, defenses in [*_trainings(environment, cell), *others]:
-            key = (trained.source.spec, trained.model.spec, defenses, trained.seed)
+            target = trained.target if adaptation_target(environment, trained, defenses) else None
+            key = (trained.source.spec, trained.model.spec, defenses, trained.seed, target)
             if key not in found:
                 found[key] = _network(environment, trained, defenses)
     return list(found.values())
@@ -69,10 +76,14 @@ def _network(environment: Environment, cell: Cell, defenses: tuple[Spec, ...]) -
     trained = isinstance(getattr(model, "recipe", None), Recipe) and not model.files(environment.data_dirs)
     if not trained and not defenses:
         return Network(label, "given")
-    card = known_card(environment, cell.source.spec, None)
+    card, target = known_card(environment, cell.source.spec, None), None
+    if cell.target is not None and adaptation_target(environment, cell, defenses):
+        target = known_card(environment, cell.target.spec, cell.source.spec)
+        label = f"{label}, adapted to {cell.target.label}"
+        card = card if target is not None else None
     if card is None:
         return Network(label, "train")
-    made_from = network_identity(environment, cell, card, defenses)
+    made_from = network_identity(environment, cell, card, defenses, target)
     return Network(label, "cached" if environment.store.find("network", made_from) else "train")
 
 

@@ -131,6 +131,13 @@ class Model(Component):
         """``(mean, std)`` per channel, ``"train"`` (those of the source training split) or ``"none"``."""
         return "train"
 
+    def loss(self, module: nn.Module, x: Tensor, y: Tensor, extras: Mapping[str, Tensor]) -> Tensor | None:
+        """Mean loss (scalar) that training minimises; None leaves it to the recipe: cross-entropy, or squared error.
+
+        ``module`` is what `build` returned, ``x`` (b, c, h, w) normalised inputs, ``y`` (b,) classes or (b, t) targets.
+        """
+        return None
+
     def pretrained(self, data_dirs: Sequence[Path]) -> Mapping[str, Tensor] | None:
         """State dict for `build`'s network if this model comes with weights, else None (it is trained)."""
         return None

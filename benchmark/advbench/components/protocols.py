@@ -177,6 +177,13 @@ class Training(Protocol):
         """The model's recipe."""
 
     @property
+    def target_data(self) -> Data | None:
+        """The data set that the suite names by ``adapt_to``, in the input space of `data`, or None.
+
+        Its targets are withheld, -1 or NaN, unless ``tags.adapts`` is ``"labelled"``.
+        """
+
+    @property
     def data_dirs(self) -> Sequence[Path]:
         """The data folders, for the files that `Component.files` names."""
 
@@ -205,10 +212,17 @@ class Training(Protocol):
     ) -> nn.Module:
         """Train ``module`` by the recipe and return it with its best weights, in eval mode.
 
-        ``loss(module, batch) -> scalar`` replaces the default (weighted cross-entropy or squared error), ``recipe``
-        the model's. The best weights have the lowest plain loss on the validation split, or the lowest
-        ``validation(module, batch)``, in eval mode and without gradients. A training on perturbed samples needs it: of
-        its epochs the one that is best on clean samples may be the least robust.
+        ``loss(module, batch)`` replaces `loss`, ``recipe`` the model's. It returns a scalar, or a mapping of scalars of
+        which ``"loss"`` is minimised and all are kept in the history of the training. The best weights have the lowest
+        plain loss on the validation split, or the lowest ``validation(module, batch)``, in eval mode and without
+        gradients. A training on perturbed samples needs it: of its epochs the one that is best on clean samples may be
+        the least robust.
+        """
+
+    def loss(self, module: nn.Module, batch: Batch, output: Tensor | None = None) -> Tensor:
+        """What a training without a defense minimises, a scalar: the model's own loss, else that of its recipe.
+
+        ``output`` (b, k) is that of ``module`` for the batch, where it is at hand.
         """
 
     def target(self, module: nn.Module, batch: Batch) -> Target:
@@ -229,6 +243,8 @@ class Batch(NamedTuple):
     y: Tensor  # (b,) or (b, t)
     extras: Mapping[str, Tensor]  # each (b, k)
     rng: Rng
+    progress: float = 0.0  # share of the training that is done
+    other: Batch | None = None  # as many samples of `Training.target_data`, where there is one
 
 
 StepLoss = Callable[..., Any]

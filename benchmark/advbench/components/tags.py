@@ -32,6 +32,9 @@ class Tags:
     trains, purifies, wraps, detects
         The stages of a defense: it replaces the training, changes inputs, makes outputs from those of the network,
         or scores inputs.
+    adapts
+        Its training adapts the network to another data set, which the suite names by ``adapt_to``: one whose targets
+        it never sees (``"unlabelled"``), or, if the suite names one, of which it sees them (``"labelled"``).
     learns
         It learns from clean training samples before it scores or wraps.
     certifies
@@ -59,6 +62,7 @@ class Tags:
     universal: bool = False
     stochastic: bool = False
     trains: bool = False
+    adapts: Literal["", "unlabelled", "labelled"] = ""
     purifies: bool = False
     wraps: bool = False
     detects: bool = False

@@ -110,6 +110,7 @@ class Collector:
             "fingerprint": one.card.fingerprint if one.card else None,
             "split": cell.dataset.split,
             "trained_on": cell.source.label,
+            "adapted_to": None if cell.target is None else cell.target.label,
             "model": cell.model.label,
             "model_id": model.id,
             "model_params": model.params,

@@ -17,7 +17,7 @@ from advbench.store.records import Record, Records
 from advbench.suite.audit import Audit, audit
 from advbench.suite.grid import Cell, Grid
 from advbench.suite.model import DatasetItem
-from advbench.values import InputSpace, task_name
+from advbench.values import Classification, InputSpace, task_name
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class Planner:
             if not cell.skip:
                 pairs[cell.source.spec, None] = cell.source.label
                 pairs[cell.dataset.spec, cell.source_spec] = cell.dataset.label
+                if cell.target is not None:
+                    pairs[cell.target.spec, cell.source.spec] = cell.target.label
         cards: Cards = {}
         for (spec, source), label in pairs.items():
             card = known_card(self.environment, spec, source)
@@ -162,17 +164,21 @@ class Planner:
     def _planned(self, cell: Cell, cards: Cards) -> Planned:
         card = cards.get((cell.dataset.spec, cell.source_spec))
         source = cards.get((cell.source.spec, None))
-        known, origin = (one if isinstance(one, Card) else None for one in (card, source))
-        name = cell_id(self.environment, cell, known, origin)
+        target = None if cell.target is None else cards.get((cell.target.spec, cell.source.spec))
+        known, origin, other = (one if isinstance(one, Card) else None for one in (card, source, target))
+        name = cell_id(self.environment, cell, known, origin, other)
         if cell.skip:
             return Planned(name, cell, card=known)
-        trouble = next((one for one in (source, card) if isinstance(one, str)), None)
+        trouble = next((one for one in (source, card, target) if isinstance(one, str)), None)
         if trouble is not None:
             return Planned(name, cell, Record(name, "failed", trouble, {}), known)
-        reason = self._unsupported(cell, known) or _missing_split(cell, known)
+        reason = (
+            self._unsupported(cell, known) or _missing_split(cell, known) or _other_task(cell, known, origin)
+        )
         if reason:
             return Planned(name, _skipped(cell, reason), card=known)
-        record = self.records.get(name) if known is not None and origin is not None else None
+        complete = known is not None and origin is not None and (other is not None or cell.target is None)
+        record = self.records.get(name) if complete else None
         return Planned(name, cell, record if self._reusable(name, record) else None, known)
 
     def _reusable(self, name: str, record: Record | None) -> bool:
@@ -201,7 +207,8 @@ class Planner:
     def _job_name(self, cell: Cell) -> str:
         trained = [spec.json() for spec in training_defenses(self.environment, cell)]
         assert cell.model.spec is not None
-        key = digest([cell.source.spec.json(), cell.model.spec.json(), trained, cell.seed], 8)
+        target = [cell.target.spec.json()] if trained and cell.target else []
+        key = digest([cell.source.spec.json(), cell.model.spec.json(), trained, cell.seed, *target], 8)
         return f"{cell.model.label}-{cell.source.label}-{key}".replace("/", "-").replace(" ", "-")
 
     def _worst(self, planned: Sequence[Planned]) -> list[Worst]:
@@ -245,6 +252,20 @@ def _source(grid: Grid, item: DatasetItem) -> Spec | None:
 
 def _skipped(cell: Cell, reason: str) -> Cell:
     return replace(cell, skip=reason)
+
+
+def _other_task(cell: Cell, card: Card | None, source: Card | None) -> str:
+    """Why a network of the training data set cannot be evaluated on this one, or an empty string."""
+    if card is None or source is None or card.task == source.task:
+        return ""
+    if task_name(card.task) != task_name(source.task) or card.task.outputs != source.task.outputs:
+        return (
+            f"{cell.dataset.label} has another task than {cell.source.label}, which the network is trained on"
+        )
+    if isinstance(card.task, Classification) and isinstance(source.task, Classification):
+        classes = ", ".join(card.task.classes), ", ".join(source.task.classes)
+        return f"{cell.dataset.label} has the classes {classes[0]}, but the network knows {classes[1]}"
+    return ""
 
 
 def _missing_split(cell: Cell, card: Card | None) -> str:

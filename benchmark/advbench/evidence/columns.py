@@ -17,6 +17,11 @@ def _group(group: str, **columns: str) -> list[Column]:
     return [Column(name, group, help) for name, help in columns.items()]
 
 
+_ENDS = {
+    "_lo": "lower end of the 95 % bootstrap interval of the ",
+    "_hi": "upper end of the same interval of the ",
+}
+
 COLUMNS = (
     *_group(
         "identity",
@@ -32,6 +37,7 @@ COLUMNS = (
         fingerprint="hash of the data themselves: space, task, splits, ids, targets, inputs",
         split="split that is evaluated",
         trained_on="label of the data set that the network was trained on",
+        adapted_to="label of the data set that the defense adapted the network to; empty if there is none",
         model="label of the model",
         model_id="full id of the model",
         model_params="its effective parameters, JSON",
@@ -103,12 +109,17 @@ COLUMNS = (
     ),
     *_group(
         "regression",
-        bias_clean="mean scaled error on unperturbed inputs",
-        bias_perturbed="mean scaled error on perturbed inputs",
-        sigma_mad_clean="1.4826 * median absolute deviation of the scaled error, unperturbed",
-        sigma_mad_perturbed="the same, perturbed",
-        eta_clean="share of samples beyond the task's tolerance, unperturbed",
-        eta_perturbed="share of samples beyond the task's tolerance, perturbed",
+        eta_threshold="the task's tolerance: a sample whose scaled error is larger is an outlier",
+        **{
+            f"{figure}_{side}{end}": f"{'' if not end else _ENDS[end]}{words}, {side}"
+            for figure, words in (
+                ("bias", "mean scaled error (predicted - true, over 1 + true if the task is relative)"),
+                ("sigma_mad", "1.4826 * median absolute deviation of the scaled error from its median"),
+                ("eta", "share of samples beyond `eta_threshold`"),
+            )
+            for side in ("clean", "perturbed")
+            for end in ("", "_lo", "_hi")
+        },
     ),
     *_group(
         "detector",
@@ -121,6 +132,13 @@ COLUMNS = (
         detector_tpr="share of the perturbations that fool the network rejected at the calibrated threshold",
         detector_tpr_failed="share of the other perturbations rejected at the calibrated threshold",
         accuracy_detect_or_reject="share of samples that are rejected or predicted correctly when perturbed",
+    ),
+    *_group(
+        "open set",
+        n_unknown="samples that are none of the classes; empty if there is none",
+        unknown_auroc="probability that such a sample scores higher than one of the classes, unperturbed",
+        closed_set_clean="accuracy of the network, without its detector, on the samples of the classes, unperturbed",
+        closed_set_perturbed="the same, perturbed",
     ),
     *_group(
         "certificate",

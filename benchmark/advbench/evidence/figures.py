@@ -45,7 +45,7 @@ def figures(outcomes: Outcomes, task: Task, attack: bool) -> dict[str, Any]:
         row |= _regression(outcomes, task)
     row |= _interval("attack_success_rate", wilson(n_success, n_eligible))
     row |= _distances(outcomes, eligible, success) | _cost(outcomes) | _detector(outcomes, attack)
-    row |= _network(outcomes) | _certificate(outcomes)
+    row |= _network(outcomes) | _certificate(outcomes) | _open_set(outcomes)
     row["flags"] = joined(of_outcomes(outcomes, success, task))
     return row
 
@@ -67,16 +67,21 @@ def _interval(name: str, interval: tuple[float, float, float]) -> dict[str, floa
 
 
 def _regression(outcomes: Outcomes, task: Regression) -> dict[str, Any]:
-    row: dict[str, Any] = {"metric": "sigma_mad"}
+    row: dict[str, Any] = {"metric": "sigma_mad", "eta_threshold": task.tolerance}
     target = outcomes["target"].reshape(len(outcomes["target"]), -1).astype(np.float64)
     for name in ("clean", "perturbed"):
         predicted = outcomes[f"{name}_prediction"].reshape(target.shape).astype(np.float64)
         error = (predicted - target) / (1 + target) if task.relative else predicted - target
-        row |= _interval(name, bootstrap(sigma_mad, error[:, 0]))
-        row[f"bias_{name}"] = float(error[:, 0].mean()) if len(error) else math.nan
-        row[f"sigma_mad_{name}"] = row[name]
-        row[f"eta_{name}"] = float((np.abs(error) > task.tolerance).any(1).mean()) if len(error) else math.nan
+        spread = bootstrap(sigma_mad, error[:, 0])
+        row |= _interval(name, spread) | _interval(f"sigma_mad_{name}", spread)
+        row |= _interval(f"bias_{name}", bootstrap(_mean, error[:, 0]))
+        beyond = np.asarray((np.abs(error) > task.tolerance).any(1), dtype=np.float64)
+        row |= _interval(f"eta_{name}", bootstrap(_mean, beyond))
     return row
+
+
+def _mean(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(values.mean(-1))
 
 
 def _distances(outcomes: Outcomes, eligible: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:
@@ -133,10 +138,13 @@ def _cost(outcomes: Outcomes) -> dict[str, Any]:
 def _detector(outcomes: Outcomes, attack: bool) -> dict[str, float]:
     if "clean_score" not in outcomes:
         return {}
-    clean, perturbed, threshold = (outcomes[name] for name in ("clean_score", "perturbed_score", "threshold"))
-    fooled = outcomes["network_fooled"]
     right = outcomes["network_right_perturbed"]
     right = right & outcomes["network_right"] if attack else right
+    handled = right | (outcomes["perturbed_score"] > outcomes["threshold"])
+    known = outcomes.get("known", np.ones(len(right), bool))  # what is none of the classes is no false alarm
+    clean, perturbed, threshold, fooled = (
+        outcomes[name][known] for name in ("clean_score", "perturbed_score", "threshold", "network_fooled")
+    )
     rejected = perturbed > threshold
     return {
         "detector_auroc": auroc(clean, perturbed[fooled]),
@@ -147,8 +155,21 @@ def _detector(outcomes: Outcomes, attack: bool) -> dict[str, float]:
         "detector_fpr": float((clean > threshold).mean()),
         "detector_tpr": _share(rejected[fooled]),
         "detector_tpr_failed": _share(rejected[~fooled]),
-        "accuracy_detect_or_reject": float((rejected | right).mean()),
+        "accuracy_detect_or_reject": float(handled.mean()),
     }
+
+
+def _open_set(outcomes: Outcomes) -> dict[str, float]:
+    """Where some samples are none of the classes: how well they are told apart, and the accuracy on the others."""
+    if "known" not in outcomes:
+        return {}
+    known = outcomes["known"]
+    row: dict[str, float] = {"n_unknown": int((~known).sum())}
+    if "clean_score" in outcomes:
+        row["unknown_auroc"] = auroc(outcomes["clean_score"][known], outcomes["clean_score"][~known])
+    for name in ("clean", "perturbed"):
+        row[f"closed_set_{name}"] = _share(outcomes[f"{name}_prediction"][known] == outcomes["target"][known])
+    return row
 
 
 def _share(values: NDArray[Any]) -> float:

@@ -19,7 +19,7 @@ from advbench.runtime.cell import Case, Limits, Samples, Step
 from advbench.runtime.data import Card, Environment, load
 from advbench.runtime.events import Emit
 from advbench.runtime.fitting import adaptive_loss, defend, guard, members
-from advbench.runtime.identify import component, surrogate_cell, training_defenses
+from advbench.runtime.identify import adaptation_target, component, surrogate_cell, training_defenses
 from advbench.runtime.jobs import Execution
 from advbench.runtime.network import Ensemble, Network, freeze
 from advbench.runtime.pipeline import Pipeline
@@ -127,9 +127,9 @@ class Bench:
         """Samples that a universal perturbation is learned from; never those that are evaluated."""
         names = [name for name in ("calibration", "valid", "train") if name != cell.dataset.split]
         split = next((name for name in names if name in data.splits and len(data.splits[name])), None)
-        return (
-            None if split is None else self.evaluated(cell, split, min(LEARNED_FROM, len(data.splits[split])))
-        )
+        if split is None:
+            return None
+        return self.evaluated(cell, split, min(LEARNED_FROM, len(data.splits[split]))).of_known_class()
 
     def _pipeline(self, network: Network | Ensemble, data: Data) -> Pipeline:
         return Pipeline(network, (), data.space, data.task, self.chunk, self.device)
@@ -143,11 +143,17 @@ class Bench:
 
     def network(self, cell: Cell, defenses: tuple[Spec, ...]) -> Prepared:
         """The network of a cell under these training-time defenses, prepared once."""
-        key = (cell.source.spec, cell.model.spec, defenses, cell.seed)
+        adapts = adaptation_target(self.environment, cell, defenses)
+        target = cell.target.spec if cell.target is not None and adapts else None
+        key = (cell.source.spec, cell.model.spec, defenses, cell.seed, target)
         if key not in self.networks:
             try:
                 data, card = self.dataset(cell.source.spec, None)
-                kitchen = Kitchen(self.environment, data, card, self.device, self.execution.training_threads)
+                other = None if target is None else self.dataset(target, cell.source.spec)
+                if other is not None:
+                    _refuse_other_space(cell, data, other[0])
+                threads = self.execution.training_threads
+                kitchen = Kitchen(self.environment, data, card, self.device, threads, other)
                 self.networks[key] = kitchen.prepare(cell, defenses)
             except torch.cuda.OutOfMemoryError:
                 raise
@@ -177,7 +183,8 @@ class Bench:
         last = cell.perturbation.spec
         if last is not None and isinstance(self._perturbation(last), Attack):
             undefended = cell.knowledge in ("oblivious", "transfer")
-            attacked = [] if undefended else [spec.json() for spec in cell.defense.specs]
+            target = None if cell.target is None else cell.target.label
+            attacked = [] if undefended else [target, *(spec.json() for spec in cell.defense.specs)]
         parts = [
             cell.dataset.label,
             "" if cell.knowledge == "transfer" else cell.model.label,
@@ -195,6 +202,16 @@ def _refuse_unfit(part: Component | None, data: Data) -> None:
     reason = part.supports(data.space, data.task) if part is not None else None
     if reason:
         raise AdvbenchError(f"{type(part).__name__} does not fit: {reason}")
+
+
+def _refuse_other_space(cell: Cell, source: Data, target: Data) -> None:
+    assert cell.target is not None
+    if target.space.shape != source.space.shape or target.space.channels != source.space.channels:
+        spaces = [
+            f"{item.label} has inputs of shape {data.space.shape} in {', '.join(data.space.channels)}"
+            for item, data in ((cell.target, target), (cell.source, source))
+        ]
+        raise DataError(f"a network cannot be adapted to {cell.target.label}: {' and '.join(spaces)}")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,6 +36,11 @@ class Samples:
     def take(self, rows: Tensor) -> Samples:
         """Some of the samples (int64 index)."""
         return Samples(self.x[rows], self.y[rows], take(self.extras, rows), self.ids[rows.cpu().numpy()])
+
+    def of_known_class(self) -> Samples:
+        """Those that are not labelled -1, none of the classes."""
+        unknown = (self.y < 0) if self.y.dtype == torch.int64 else torch.zeros(len(self), dtype=torch.bool)
+        return self.take(torch.nonzero(~unknown)[:, 0]) if unknown.any() else self
 
     def rng(self, seed: int, purpose: str) -> SampleRng:
         """Draws per sample for a purpose."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +55,13 @@ def _check_targets(where: str, split: Split, task: Task) -> None:
         return
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where}: class labels must be integers of shape (n,), got {y.dtype} {y.shape}")
-    bad = (y < 0) | (y >= task.outputs)
+    bad = (y < -1) | (y >= task.outputs)
     if bad.any():
         i = int(bad.argmax())
         sample = str(split.ids[i])
-        raise DataError(f"{where}: label {y[i]} of sample {sample!r} is outside 0..{task.outputs - 1}")
+        raise DataError(
+            f"{where}: label {y[i]} of sample {sample!r} is outside 0..{task.outputs - 1} (-1: none of the classes)"
+        )
 
 
 def _check_extras(name: str, data: Data) -> None:
@@ -99,39 +101,53 @@ def _check_names(name: str, data: Data) -> None:
             owner[sample] = split_name
 
 
-def fingerprint(name: str, data: Data) -> str:
-    """Check every value and hash everything: space, task, splits, ids, targets, extras, inputs.
+class Fingerprint(NamedTuple):
+    """Hashes of a data set."""
+
+    everything: str  # space, task, splits, ids, targets, extras, inputs
+    unlabelled: str  # the same without task and targets
+
+
+def fingerprint(name: str, data: Data) -> Fingerprint:
+    """Check every value and hash everything.
 
     Raises
     ------
     DataError
         Naming the split and the sample that is wrong.
     """
-    hasher = hashlib.sha256()
+    everything, unlabelled = hashlib.sha256(), hashlib.sha256()
+
+    def update(content: bytes) -> None:
+        everything.update(content)
+        unlabelled.update(content)
+
     space = data.space
-    hasher.update(canonical(list(plain(space).values())).encode())
-    hasher.update(canonical([type(data.task).__name__, vars(data.task)]).encode())
+    update(canonical(list(plain(space).values())).encode())
+    everything.update(canonical([type(data.task).__name__, vars(data.task)]).encode())
     for split_name, split in sorted(data.splits.items()):
-        hasher.update(canonical([split_name, [str(sample) for sample in split.ids]]).encode())
+        update(canonical([split_name, [str(sample) for sample in split.ids]]).encode())
         for key in sorted(split.extras):
-            hasher.update(key.encode() + np.ascontiguousarray(split.extras[key], dtype=np.float32).tobytes())
+            update(key.encode() + np.ascontiguousarray(split.extras[key], dtype=np.float32).tobytes())
         labels = np.float64 if isinstance(data.task, Regression) else np.int64
-        hasher.update(np.ascontiguousarray(split.y, dtype=labels).tobytes())
+        everything.update(np.ascontiguousarray(split.y, dtype=labels).tobytes())
         for rows in batches(len(split)):
             x = read(split, rows)
             _check_values(f"{name}, split {split_name!r}", x, split.ids[rows], space)
-            hasher.update(x.tobytes())
-    return hasher.hexdigest()[:16]
+            update(x.tobytes())
+    return Fingerprint(everything.hexdigest()[:16], unlabelled.hexdigest()[:16])
 
 
 def plain(space: InputSpace) -> dict[str, Any]:
     """An input space in plain numbers and texts; the physical link is left out."""
+    facts = {name: [float(value) for value in fact] for name, fact in space.facts.items()}
     return {
         "shape": [int(size) for size in space.shape],
         "lower": [float(value) for value in space.lower],
         "upper": [float(value) for value in space.upper],
         "channels": list(space.channels),
         "unit": space.unit,
+        **({"facts": facts} if facts else {}),
     }
 
 

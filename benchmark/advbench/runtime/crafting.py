@@ -118,9 +118,10 @@ def _attacked(case: Case, attack: Attack, output: Tensor, aim: Tensor | None) ->
     """Rows to attack.
 
     A classification attack leaves what is wrong already and what has the goal's class. A network other than the
-    judged one, and one perturbation for all inputs, say nothing of what is wrong already.
+    judged one, and one perturbation for all inputs, say nothing of what is wrong already. A sample that is none of the
+    classes is never attacked.
     """
-    rows = torch.ones(len(output), dtype=torch.bool, device=output.device)
+    rows = tasks.known(case.samples.y, case.judged.task)
     if isinstance(case.judged.task, Classification):
         if case.knowledge != "transfer" and not attack.tags.universal:
             rows = ~tasks.is_wrong(output, case.samples.y, case.judged.task)
@@ -147,7 +148,7 @@ def _gradients(case: Case) -> Gradients:
     parts = (*pipeline.defenses, case.guard)
     key = ("gradients", id(pipeline.network), *map(repr, parts), id(samples.x), case.seed)
     if key not in case.memo:
-        rows = torch.arange(min(GRADIENTS, len(samples)), device=samples.x.device)
+        rows = torch.nonzero(tasks.known(samples.y, case.judged.task))[:GRADIENTS, 0]
         some = samples.take(rows)
         found = []
         for turn in ("gradient", "gradient again"):

@@ -89,6 +89,8 @@ class Card:
     notes: tuple[str, ...]
     augment: str = ""
     """Names what transforms the training batches, empty if nothing does: part of a network, not of the data."""
+    unlabelled: str = ""
+    """Fingerprint of everything but the targets."""
 
     def count(self, split: str, limit: int | None) -> int:
         """Number of samples evaluated.
@@ -106,16 +108,18 @@ class Card:
         """As a mapping."""
         task = {"kind": type(self.task).__name__, **vars(self.task)}
         known = {"fingerprint": self.fingerprint, "sizes": dict(self.sizes), "notes": self.notes}
-        return {**known, "space": plain(self.space), "task": task, "augment": self.augment}
+        more = {"augment": self.augment, "unlabelled": self.unlabelled}
+        return {**known, "space": plain(self.space), "task": task, **more}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Card:
         """Inverse of `json`; the physical link is not kept."""
         space: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["space"].items()}
+        space["facts"] = {k: tuple(v) for k, v in space.get("facts", {}).items()}
         task: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["task"].items()}
         kind = {"Classification": Classification, "Regression": Regression}[task.pop("kind")]
-        parts = (InputSpace(**space), kind(**task), tuple(value["notes"]), value["augment"])
-        return cls(value["fingerprint"], value["sizes"], *parts)
+        parts = (InputSpace(**space), kind(**task), tuple(value["notes"]))
+        return cls(value["fingerprint"], value["sizes"], *parts, value["augment"], value["unlabelled"])
 
 
 def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Data, Card]:
@@ -136,7 +140,8 @@ def load(environment: Environment, spec: Spec, source: Spec | None) -> tuple[Dat
         # Walking through every sample costs seconds, so it is done once for each content.
         sizes = {name: len(split) for name, split in data.splits.items()}
         transform = digest(_by_content(environment, spec)) if data.augment is not None else ""
-        card = Card(fingerprint(spec.id, data), sizes, data.space, data.task, data.notes, transform)
+        prints = fingerprint(spec.id, data)
+        card = Card(prints.everything, sizes, data.space, data.task, data.notes, transform, prints.unlabelled)
         used = {str(path): sha256(path / MANIFEST) for path in context.used}
         write_json(memo, {"card": card.json(), "artifacts": used})
     return data, card

@@ -14,6 +14,7 @@ from advbench.components.identity import Spec
 from advbench.errors import AdvbenchError
 from advbench.runtime.data import Environment, load
 from advbench.runtime.identify import (
+    adaptation_target,
     component,
     identity,
     member_cells,
@@ -55,11 +56,11 @@ def _examine(environment: Environment, spec: Spec, cell: Cell, folder: Path) -> 
     trained = training_defenses(environment, cell)
     model = component(environment, cell.model.spec)
     given = not trained and model.files(environment.data_dirs)
-    if (
-        not given
-        and environment.store.find("network", network_identity(environment, cell, card, trained)) is None
-    ):
+    adapts = cell.target is not None and adaptation_target(environment, cell, trained)
+    other = load(environment, cell.target.spec, cell.source.spec) if cell.target and adapts else None
+    made_from = network_identity(environment, cell, card, trained, other[1] if other else None)
+    if not given and environment.store.find("network", made_from) is None:
         raise _NotAtHand(cell.model.label)
-    kitchen = Kitchen(environment, data, card, torch.device("cpu"), torch.get_num_threads())
+    kitchen = Kitchen(environment, data, card, torch.device("cpu"), torch.get_num_threads(), other)
     value = float(metric.examine(kitchen.prepare(cell, trained).network, data.space))
     write_json(folder / VALUE, {"value": value if math.isfinite(value) else None})

@@ -60,7 +60,7 @@ def guard(bench: Bench, cell: Cell, judged: Pipeline, defenses: Sequence[Defense
         if not len(data.splits.get("calibration", ())):
             raise PluginError(f"{type(detector).__name__} needs a split 'calibration' to set its threshold")
         known = _learned(bench, cell, detector, judged) if detector.tags.learns else {}
-        calibration = bench.evaluated(cell, "calibration", None)
+        calibration = bench.evaluated(cell, "calibration", None).of_known_class()
         # The pipeline is kept with what it gave: no later one can have its place in memory.
         bench.memo[key] = (judged, calibrated(detector, judged, calibration, cell.seed, known))
     found: Guard = bench.memo[key][1]

@@ -43,11 +43,24 @@ def _trains(environment: Environment, spec: Spec) -> bool:
     return isinstance(defense, Defense) and defense.tags.trains
 
 
+def adaptation_target(environment: Environment, cell: Cell, defenses: tuple[Spec, ...]) -> str:
+    """What a training by these defenses sees of the cell's target data set: "", "unlabelled" or "labelled"."""
+    if cell.target is None:
+        return ""
+    found = (component(environment, spec).tags.adapts for spec in defenses)
+    return next((adapts for adapts in found if adapts), "")
+
+
 def network_identity(
-    environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...]
+    environment: Environment, cell: Cell, source: Card, defenses: tuple[Spec, ...], target: Card | None = None
 ) -> dict[str, Any]:
-    """Everything that decides a network."""
+    """Everything that decides a network; ``target`` is the card of the data set that it is adapted to."""
+    adapts, adapted = adaptation_target(environment, cell, defenses), {}
+    if adapts and target is not None:
+        seen = target.fingerprint if adapts == "labelled" else target.unlabelled
+        adapted = {"adapted_to": [adapts, seen, target.augment]}
     return {
+        **adapted,
         "protocol": PROTOCOL,
         "torch": metadata.version("torch").split("+")[0],
         "model": identity(environment, cell.model.spec),
@@ -76,16 +89,18 @@ def _defense_identity(environment: Environment, spec: Spec) -> dict[str, Any]:
 def surrogate_cell(cell: Cell, surrogate: Surrogate) -> Cell:
     """The undefended cell whose network a transfer attack is crafted on."""
     seed = cell.seed if surrogate.seed is None else surrogate.seed
-    return replace(
-        cell, model=Item(surrogate.label, surrogate.spec), defense=DefenseItem(NONE, ()), seed=seed
-    )
+    undefended = DefenseItem(NONE, ())
+    model = Item(surrogate.label, surrogate.spec)
+    return replace(cell, model=model, defense=undefended, seed=seed, target=None)
 
 
-def cell_id(environment: Environment, cell: Cell, card: Card | None, source: Card | None) -> str:
+def cell_id(
+    environment: Environment, cell: Cell, card: Card | None, source: Card | None, target: Card | None = None
+) -> str:
     """The cell's id. Data that could not be read have no fingerprint; their cells can only fail."""
     network, surrogates = None, []
     if source is not None:
-        network = network_identity(environment, cell, source, training_defenses(environment, cell))
+        network = network_identity(environment, cell, source, training_defenses(environment, cell), target)
         others = [surrogate_cell(cell, one) for one in cell.perturbation.transfer_from]
         surrogates = [network_identity(environment, one, source, ()) for one in others]
     perturbation = [identity(environment, spec) for spec in cell.perturbation.specs]

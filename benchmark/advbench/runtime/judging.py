@@ -28,7 +28,8 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
     """Per-sample outcomes, all (n, ...); arrays as they are kept in the record.
 
     Where a detector stands before the network the whole decides: a clean input is handled right if it is predicted
-    correctly and accepted, an attacked one if it is predicted correctly or rejected.
+    correctly and accepted, an attacked one if it is predicted correctly or rejected. An input that is none of the
+    classes is handled right if it is rejected.
     """
     samples, task = case.samples, case.judged.task
     guard = Untouched(case.judged.network)
@@ -62,6 +63,10 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
         }
     if case.attack is not None:
         outcomes["lost_by_rounding"] = _lost_by_rounding(case, crafted, _fooled(outcomes))
+    known = tasks.known(samples.y, task)
+    if not known.all():
+        outcomes["known"] = known
+        outcomes["eligible"] = known & outcomes.get("eligible", torch.ones_like(known))
     if case.guard is not None:
         outcomes |= _detection(case, case.guard, crafted, outcomes)
     if not case.steps:
@@ -150,9 +155,9 @@ def _goal(crafted: Crafted, perturbed: Tensor, case: Case) -> dict[str, Tensor]:
 def _detection(case: Case, guard: Guard, crafted: Crafted, outcomes: Mapping[str, Any]) -> dict[str, Tensor]:
     """Scores, and what becomes of the outcomes once rejected inputs do not count as predictions."""
     clean, perturbed = clean_scores(case), guard.scores(case.judged, case.samples, case.seed, crafted.x)
-    rejected = perturbed > guard.threshold
-    right = outcomes["perturbed_correct"]
-    handled = right | rejected if case.attack is not None else right & ~rejected
+    rejected, refused = perturbed > guard.threshold, clean > guard.threshold
+    right, unknown = outcomes["perturbed_correct"], ~tasks.known(case.samples.y, case.judged.task)
+    handled = right | rejected if case.attack is not None else right & ~rejected | unknown & rejected
     reached = outcomes.get("goal_reached", ~right) & ~rejected
     return {
         "clean_score": clean,
@@ -162,7 +167,7 @@ def _detection(case: Case, guard: Guard, crafted: Crafted, outcomes: Mapping[str
         "network_right": outcomes["clean_correct"],
         "network_right_perturbed": right,
         "network_fooled": _fooled(outcomes),
-        "clean_correct": outcomes["clean_correct"] & (clean <= guard.threshold),
+        "clean_correct": outcomes["clean_correct"] & ~refused | unknown & refused,
         "perturbed_correct": handled,
         "goal_reached": reached,
     }

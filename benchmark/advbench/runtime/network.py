@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ from advbench.errors import PluginError
 from advbench.values import InputSpace, Task, task_name
 
 Frozen = TypeVar("Frozen", bound=nn.Module)
+
+OwnLoss = Callable[[nn.Module, Tensor, Tensor, Mapping[str, Tensor]], "Tensor | None"]
 
 
 class Network(nn.Module):
@@ -28,9 +30,12 @@ class Network(nn.Module):
     low: torch.dtype | None = None
     """Lower precision of its convolutions and products, for the passes of attacks."""
 
-    def __init__(self, module: nn.Module, space: InputSpace, task: Task, name: str) -> None:
+    def __init__(
+        self, module: nn.Module, space: InputSpace, task: Task, name: str, own_loss: OwnLoss | None = None
+    ) -> None:
         super().__init__()
         self.module = module
+        self._own_loss = own_loss
         self._outputs, self._task, self._name = task.outputs, task_name(task), name
         view = (1, space.shape[0]) + (1,) * (len(space.shape) - 1)
         self.register_buffer("mean", torch.zeros(view))
@@ -51,6 +56,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (b, K), or predictions (b, t)."""
         return self.features(x, extras)[1]
+
+    def own_loss(self, x: Tensor, y: Tensor, extras: Mapping[str, Tensor]) -> Tensor | None:
+        """The mean loss that the model wants to be trained by, a scalar, or None."""
+        normalised = (x - self.mean) / self.std
+        return None if self._own_loss is None else self._own_loss(self.module, normalised, y, extras)
 
     def features(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> tuple[Tensor | None, Tensor]:
         """Features (b, d) where the module returns them, and the output."""

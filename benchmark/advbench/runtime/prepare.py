@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,18 +23,25 @@ from advbench.components.protocols import Batch
 from advbench.components.recipe import Recipe
 from advbench.errors import PluginError, UserError
 from advbench.runtime.data import Card, Environment
-from advbench.runtime.identify import component, network_identity
+from advbench.runtime.identify import (
+    adaptation_target,
+    component,
+    network_identity,
+    training_defenses,
+)
 from advbench.runtime.network import Network, align, freeze
 from advbench.runtime.pipeline import Pipeline
 from advbench.runtime.reading import channel_statistics
 from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
 from advbench.runtime.target import Meter, PipelineTarget
-from advbench.runtime.training import Trainer, place
+from advbench.runtime.training import Trainer, default_loss, place, recipe_weights
 from advbench.runtime.verify import verify
+from advbench.store.files import write_json
 from advbench.suite.grid import Cell
-from advbench.values import Data
+from advbench.values import Data, Split
 
 WEIGHTS = "network.safetensors"
+HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Prepared:
 
     network: Network
     weights_hash: str
+    history: tuple[Mapping[str, Any], ...] = ()
+    """One entry for each epoch of its training: ``purpose``, ``epoch``, losses, metric and further terms."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Kitchen:
     card: Card
     device: torch.device
     threads: int  # threads while training; part of the numbers on a CPU, so never the engine's choice
+    other: tuple[Data, Card] | None = None  # the data set that the network is adapted to
 
     def prepare(self, cell: Cell, defenses: tuple[Spec, ...]) -> Prepared:
         """The network of a cell under the given training-time defenses."""
@@ -63,7 +76,8 @@ class Kitchen:
             _load(network.module, given, cell.model.spec.id)
             return self._finish(network)
         started = time.monotonic()
-        made_from = network_identity(self.environment, cell, self.card, defenses)
+        other = None if self.other is None else self.other[1]
+        made_from = network_identity(self.environment, cell, self.card, defenses, other)
         how = "loaded"  # also when another worker trained it while this one waited
 
         def make(folder: Path) -> None:
@@ -75,7 +89,7 @@ class Kitchen:
         network = self._bare(cell, model)
         network.load_state_dict(load_file(path / WEIGHTS))  # with mean and standard deviation
         self._tell(cell, defenses, how, time.monotonic() - started)
-        return self._finish(network)
+        return self._finish(network, json.loads((path / HISTORY).read_text(encoding="utf-8")))
 
     def _bare(self, cell: Cell, model: Model) -> Network:
         """A freshly initialised network; the seed decides, the global generator is left."""
@@ -86,7 +100,7 @@ class Kitchen:
             raise PluginError(
                 f"{cell.model.spec.id}: build returned {type(module).__name__}, not a torch module"
             )
-        return Network(module, self.data.space, self.data.task, cell.model.spec.id)
+        return Network(module, self.data.space, self.data.task, cell.model.spec.id, model.loss)
 
     def build(self, cell: Cell, model: Model) -> Network:
         """A freshly initialised network with its normalisation."""
@@ -134,6 +148,7 @@ class Kitchen:
             for name, value in trained.state_dict().items()
         }
         save_file(state, folder / WEIGHTS)
+        write_json(folder / HISTORY, kit.history)
 
     @contextmanager
     def standing_aside(self) -> Iterator[None]:
@@ -152,10 +167,10 @@ class Kitchen:
         label = f"{cell.model.label} on {cell.source.label}" + "".join(f" + {spec.id}" for spec in defenses)
         self.environment.emit({"event": "network", "label": label, "how": how, "seconds": round(seconds, 3)})
 
-    def _finish(self, network: Network) -> Prepared:
+    def _finish(self, network: Network, history: Sequence[Mapping[str, Any]] = ()) -> Prepared:
         frozen = align(place(freeze(network), self.device))
         assert isinstance(frozen, Network)
-        return Prepared(frozen, weights_hash(frozen))
+        return Prepared(frozen, weights_hash(frozen), tuple(history))
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,7 @@ class Kit:
     cell: Cell
     model: Model
     recipe: Recipe
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def data(self) -> Data:
@@ -186,6 +202,17 @@ class Kit:
     def data_dirs(self) -> tuple[Path, ...]:
         """The data folders."""
         return self.kitchen.environment.data_dirs
+
+    @property
+    def target_data(self) -> Data | None:
+        """The data set to adapt to; without its targets, unless a defense may see them."""
+        if self.kitchen.other is None:
+            return None
+        data = self.kitchen.other[0]
+        trained = training_defenses(self.kitchen.environment, self.cell)
+        if adaptation_target(self.kitchen.environment, self.cell, trained) == "labelled":
+            return data
+        return replace(data, splits={name: _withheld(split) for name, split in data.splits.items()})
 
     def build(self) -> Network:
         """A freshly initialised network."""
@@ -208,9 +235,19 @@ class Kit:
         """Train by the recipe."""
         label = f"{self.cell.model.label} on {self.cell.source.label}"
         trainer = Trainer(
-            self.data, recipe or self.recipe, self.device, self.seed, label, self.kitchen.environment.emit
-        )
+            self.data, recipe or self.recipe, self.device, self.seed, label, self.kitchen.environment.emit,
+            self.target_data, self.history,
+        )  # fmt: skip
         return trainer.fit(module, loss=loss, validation=validation, purpose=purpose)
+
+    def loss(self, module: nn.Module, batch: Batch, output: Tensor | None = None) -> Tensor:
+        """The model's own loss, or that of the recipe."""
+        smoothing = self.recipe.label_smoothing
+        return default_loss(module, batch, self.data.task, self._weights, smoothing, output)
+
+    @cached_property
+    def _weights(self) -> Tensor | None:
+        return recipe_weights(self.data, self.recipe, self.device)
 
     def perturb(self, use: Use, module: nn.Module, batch: Batch) -> Tensor:
         """Perturbed inputs of a batch; everybody is attacked, and the module is left as it was."""
@@ -255,6 +292,13 @@ class Kit:
         meter = Meter(batch.x, batch.y)
         rows = torch.arange(len(batch.x), device=self.device)
         return PipelineTarget(pipeline, batch.extras, batch.rng, meter, rows)
+
+
+def _withheld(split: Split) -> Split:
+    """The split with targets -1, or NaN."""
+    y = np.asarray(split.y)
+    hidden = np.full(y.shape, -1 if np.issubdtype(y.dtype, np.integer) else np.nan, y.dtype)
+    return replace(split, y=hidden)
 
 
 def weights_hash(network: nn.Module) -> str:

@@ -19,17 +19,23 @@ def scaled_error(output: Tensor, y: Tensor, task: Regression) -> Tensor:
     return (output - target) / (1 + target) if task.relative else output - target
 
 
+def known(y: Tensor, task: Task) -> Tensor:
+    """Whether a sample is of one of the classes, bool (b,)."""
+    return torch.ones(len(y), dtype=torch.bool, device=y.device) if isinstance(task, Regression) else y >= 0
+
+
 def margin(output: Tensor, y: Tensor, task: Task) -> Tensor:
     """Distance from being wrong, (b,): negative means wrong.
 
-    Classification: logit of ``y`` minus the best other one, for any K >= 2. Regression: tolerance minus the
-    largest scaled error.
+    Classification: logit of ``y`` minus the best other one, for any K >= 2; minus infinity where ``y`` is -1, none of
+    them. Regression: tolerance minus the largest scaled error.
     """
     if isinstance(task, Regression):
         return task.tolerance - scaled_error(output, y, task).abs().amax(1)
-    own = output.gather(1, y[:, None])[:, 0]
-    others = output.scatter(1, y[:, None], float("-inf")).amax(1)
-    return own - others
+    index = y.clamp_min(0)[:, None]
+    own = output.gather(1, index)[:, 0]
+    others = output.scatter(1, index, float("-inf")).amax(1)
+    return torch.where(known(y, task), own - others, float("-inf"))
 
 
 def is_wrong(output: Tensor, y: Tensor, task: Task) -> Tensor:
@@ -102,7 +108,7 @@ def aims(
         return None
     if goal in ("up", "down"):
         return torch.full((len(output),), 1 if goal == "up" else -1, device=output.device)
-    count = output.shape[1]
+    count, y = output.shape[1], y.clamp_min(0)  # nobody aims with a sample of no class
     others = output.scatter(1, y[:, None], float("-inf"))
     if goal == "runner-up":
         return others.argmax(1)

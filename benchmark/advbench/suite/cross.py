@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from advbench.suite.document import KeyPath
-from advbench.suite.entries import Axis
+from advbench.suite.entries import Axis, Candidate
 from advbench.suite.findings import Findings, near, shown
 from advbench.suite.model import AXES, NONE, Exclusion, matches
 
@@ -36,6 +36,40 @@ def check_train_on(findings: Findings, axis: Axis) -> None:
 def _train_on(findings: Findings, path: KeyPath) -> Any:
     entry = findings.document.at(path)
     return entry.get("train_on") if isinstance(entry, dict) else None
+
+
+def check_adapt_to(
+    findings: Findings, defense: Candidate, entry: Any, datasets: Axis, adapts: Collection[str]
+) -> str | None:
+    """``adapt_to`` of a defense, or of one part of a composition: the label of a data set of the suite.
+
+    ``adapts`` are the tags of its parts; only one that adapts may have the key, and one that adapts to a data set
+    without labels needs it.
+    """
+    whole = entry if isinstance(entry, list) else [entry]
+    places = [
+        (*defense.path, index) if isinstance(entry, list) else defense.path for index in range(len(whole))
+    ]
+    given = [
+        ((*place, "adapt_to"), part["adapt_to"])
+        for place, part in zip(places, whole)
+        if isinstance(part, dict) and "adapt_to" in part
+    ]
+    labels = [candidate.label for candidate in datasets.candidates]
+    if len(given) > 1:
+        findings.add(given[1][0], "is given twice in one composition; keep one of the two")
+    elif given and defense.specs and not any(adapts):
+        findings.add(given[0][0], f"{defense.label} does not adapt to another data set; leave it out")
+    elif given:
+        path, label = given[0]
+        text = findings.text(path, label)
+        if text is not None and text not in labels and datasets.complete:
+            findings.add(path, f"there is no data set {text!r} in this suite{near(text, labels)}")
+        return text
+    elif "unlabelled" in adapts:
+        words = "adapts the network to another data set; say which by `adapt_to: LABEL`"
+        findings.add(defense.path, f"{defense.label} {words}{near('', labels)}")
+    return None
 
 
 def check_exclusions(

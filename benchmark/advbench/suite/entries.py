@@ -20,6 +20,7 @@ from advbench.suite.sweeps import LABEL_MARKS, combinations, same
 KEYS = ("use", "name", "params", "sweep")
 WHOLE_ONLY = ("then", "transfer_from")
 PERTURBATION_KEYS = (*KEYS, *WHOLE_ONLY)
+DEFENSE_KEYS = (*KEYS, "adapt_to")
 MAX_SWEEP = 1000
 _LABEL = re.compile(rf"(?!\+ )[{LABEL_MARKS}]+(?: (?!\+(?: |$))[{LABEL_MARKS}]+)*")
 

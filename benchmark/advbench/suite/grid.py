@@ -38,6 +38,7 @@ class Cell:
     skip: str = ""
     audit: bool = False  # only an audit asks for it
     attack_precision: str = PRECISIONS[0]
+    target: DatasetItem | None = None  # the data set that the defense adapts the network to
 
     @property
     def labels(self) -> dict[str, str]:
@@ -106,8 +107,10 @@ def expand(suite: Suite, plugins: Plugins) -> Grid:
         own = perturbation in added[defense.label]
         for knowledge in ("adaptive",) if own else _knowledge(suite, defense, perturbation, parts):
             precise = PRECISIONS[0] if knowledge == "none" else suite.attack_precision
+            target = sources[defense.adapt_to] if defense.adapt_to else None
             cell = Cell(
-                dataset, source, model, defense, perturbation, knowledge, seed, suite.budget, attack_precision=precise
+                dataset, source, model, defense, perturbation, knowledge, seed, suite.budget,
+                attack_precision=precise, target=target,
             )  # fmt: skip
             cells[replace(cell, skip=_excluded(suite, cell) or _misfit(cell, parts))] = None
             count += 1
@@ -188,6 +191,8 @@ def _misfit(cell: Cell, parts: Mapping[Spec, Component]) -> str:
     surrogates = [one.spec for one in cell.perturbation.transfer_from]
     specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, *cell.perturbation.specs, *surrogates]
     present = [(spec, parts[spec]) for spec in specs]
+    if cell.target is not None and cell.target == cell.source:
+        return f"{cell.defense.label} adapts to {cell.target.label}, which the network is trained on"
     tasks = set(parts[cell.dataset.spec].tags.tasks)
     for spec, part in present:
         tasks &= set(part.tags.tasks)
@@ -230,6 +235,8 @@ def as_json(cell: Cell) -> dict[str, Any]:
         }
         if isinstance(value, DatasetItem):
             entry |= {"limit": value.limit, "train_on": value.train_on, "split": value.split}
+        if isinstance(value, DefenseItem):
+            entry |= {"adapt_to": value.adapt_to}
         return entry
 
     axes = ("dataset", "source", "model", "defense")
@@ -242,7 +249,9 @@ def as_json(cell: Cell) -> dict[str, Any]:
         "specs": [spec.json() for spec in cell.perturbation.specs],
         "transfer_from": [[one.label, one.spec.json(), one.seed] for one in cell.perturbation.transfer_from],
     }
-    return {axis: item(getattr(cell, axis)) for axis in axes} | {"perturbation": perturbation} | plain
+    target = None if cell.target is None else item(cell.target)
+    parts = {"perturbation": perturbation, "target": target}
+    return {axis: item(getattr(cell, axis)) for axis in axes} | parts | plain
 
 
 def from_json(value: Mapping[str, Any]) -> Cell:
@@ -266,7 +275,7 @@ def from_json(value: Mapping[str, Any]) -> Cell:
         dataset=dataset(value["dataset"]),
         source=dataset(value["source"]),
         model=Item(value["model"]["label"], specs(value["model"])[0]),
-        defense=DefenseItem(value["defense"]["label"], specs(value["defense"])),
+        defense=DefenseItem(value["defense"]["label"], specs(value["defense"]), value["defense"]["adapt_to"]),
         perturbation=perturbation(value["perturbation"]),
         knowledge=value["knowledge"],
         seed=value["seed"],
@@ -274,4 +283,5 @@ def from_json(value: Mapping[str, Any]) -> Cell:
         skip=value["skip"],
         audit=value["audit"],
         attack_precision=value["attack_precision"],
+        target=None if value["target"] is None else dataset(value["target"]),
     )

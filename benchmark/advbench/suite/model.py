@@ -67,10 +67,14 @@ class DatasetItem:
 
 @dataclass(frozen=True)
 class DefenseItem:
-    """A defense, or several that are applied in this order; ``()`` is "none"."""
+    """A defense, or several that are applied in this order; ``()`` is "none".
+
+    ``adapt_to`` is the label of the data set that its training adapts the network to, if it does.
+    """
 
     label: str
     specs: tuple[Spec, ...]
+    adapt_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,8 @@ def _defense(item: DefenseItem) -> list[dict[str, Any]] | dict[str, Any] | str:
     if not item.specs:
         return NONE
     parts = [_named(label, spec) for label, spec in zip(item.label.split(JOIN), item.specs, strict=True)]
+    if item.adapt_to is not None:
+        parts[0]["adapt_to"] = item.adapt_to  # of the whole, wherever it stands
     return parts if len(parts) > 1 else parts[0]
 
 

@@ -11,8 +11,8 @@ from advbench.components.base import Attack, Corruption
 from advbench.components.identity import Spec
 from advbench.components.loader import Plugins
 from advbench.errors import SuiteError
-from advbench.suite.cross import check_exclusions, check_train_on
-from advbench.suite.entries import KEYS, PERTURBATION_KEYS, Axis, EntryReader
+from advbench.suite.cross import check_adapt_to, check_exclusions, check_train_on
+from advbench.suite.entries import DEFENSE_KEYS, KEYS, PERTURBATION_KEYS, Axis, EntryReader
 from advbench.suite.findings import Findings, near, shown
 from advbench.suite.model import (
     AXES,
@@ -106,9 +106,7 @@ class _SuiteReader:
             seeds=seeds,
             datasets=datasets,
             models=tuple(Item(c.label, c.specs[0]) for c in axes["models"].candidates if c.specs),
-            defenses=tuple(
-                DefenseItem(c.label, c.specs) for c in axes["defenses"].candidates if c.specs is not None
-            ),
+            defenses=self._defenses(axes["defenses"], axes["datasets"]),
             perturbations=self._perturbations(axes["perturbations"], axes["models"]),
             knowledge=knowledge,
             exclude=check_exclusions(self._findings, self._raw.get("exclude", []), axes, knowledge, seeds),
@@ -158,7 +156,9 @@ class _SuiteReader:
         entries = self._findings.items(
             (key,), self._raw.get(key, _DEFAULTS.get(key)), f"{key}, e.g. [{kind}-id]"
         )
-        keys = {"dataset": _DATASET_KEYS, "perturbation": PERTURBATION_KEYS}.get(kind, KEYS)
+        keys = {
+            "dataset": _DATASET_KEYS, "perturbation": PERTURBATION_KEYS, "defense": DEFENSE_KEYS
+        }.get(kind, KEYS)  # fmt: skip
         axis = EntryReader(self._findings, self._plugins, kind, keys).axis(entries)
         return Axis(axis.candidates, axis.complete and bool(entries))
 
@@ -180,6 +180,18 @@ class _SuiteReader:
                         candidate.label, candidate.specs[0], limit, entry.get("train_on"), split or ""
                     )
                 )
+        return tuple(items)
+
+    def _defenses(self, axis: Axis, datasets: Axis) -> tuple[DefenseItem, ...]:
+        items = []
+        for candidate in axis.candidates:
+            entry = self._findings.document.at(candidate.path) if "defenses" in self._raw else None
+            adapts = {
+                self._plugins.find("defense", spec.id).load().tags.adapts for spec in candidate.specs or ()
+            }
+            adapt_to = check_adapt_to(self._findings, candidate, entry, datasets, adapts)
+            if candidate.specs is not None:
+                items.append(DefenseItem(candidate.label, candidate.specs, adapt_to))
         return tuple(items)
 
     def _perturbations(self, axis: Axis, models: Axis) -> tuple[PerturbationItem, ...]:

@@ -42,22 +42,26 @@ def trains_a_network(subject: Subject) -> str:
 
 
 def _train(subject: Subject, store: str) -> tuple[Prepared, float]:
-    plugins = with_toys(subject)
+    plugins, adapts = with_toys(subject), bool(subject.as_a(Defense).tags.adapts)
     environment = Environment(plugins, Store(subject.folder / store), ())
     data, model = (
         specify(plugins, "dataset", "advbench-toys/blobs", {}),
         specify(plugins, "model", "advbench-toys/small", {}),
     )
     blobs, card = load(environment, data, None)
-    kitchen = Kitchen(environment, blobs, card, CPU, torch.get_num_threads())
-    prepared = kitchen.prepare(_cell(data, model, subject.spec), (subject.spec,))
+    other = specify(plugins, "dataset", "advbench-toys/blobs", {"shift": 0.5}) if adapts else None
+    target = None if other is None else load(environment, other, data)
+    kitchen = Kitchen(environment, blobs, card, CPU, torch.get_num_threads(), target)
+    prepared = kitchen.prepare(_cell(data, model, subject.spec, other), (subject.spec,))
     return prepared, _accuracy(prepared.network, blobs, blobs.splits["test"])
 
 
-def _cell(data: Spec, model: Spec, defense: Spec) -> Cell:
+def _cell(data: Spec, model: Spec, defense: Spec, other: Spec | None) -> Cell:
     dataset = DatasetItem("blobs", data, None, None, "test")
-    item = DefenseItem("defense", (defense,))
-    return Cell(dataset, dataset, Item("small", model), item, PerturbationItem("none", None), "none", 0)
+    target = None if other is None else DatasetItem("shifted", other, None, "blobs", "test")
+    item = DefenseItem("defense", (defense,), None if target is None else target.label)
+    nothing = PerturbationItem("none", None)
+    return Cell(dataset, dataset, Item("small", model), item, nothing, "none", 0, target=target)
 
 
 def _accuracy(network: Network, data: Data, split: Split) -> float:

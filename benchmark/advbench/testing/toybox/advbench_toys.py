@@ -34,6 +34,7 @@ class Blobs(Dataset):
     """Noisy copies of three random images, two channels of 6x6, easily told apart."""
 
     samples: int = param(120, "number of samples", ge=20)
+    shift: float = param(0.0, "added to all values")
 
     def load(self, context: DataContext) -> Data:
         """Generated from a fixed seed."""
@@ -41,7 +42,7 @@ class Blobs(Dataset):
         y = np.arange(self.samples) % 3
         centres = generator.normal(size=(3, 2, 6, 6))
         noise = generator.normal(size=(self.samples, 2, 6, 6))
-        x = (centres[y] + 0.5 * noise).clip(-4, 4).astype(np.float32)
+        x = (centres[y] + 0.5 * noise + self.shift).clip(-4, 4).astype(np.float32)
         ids = np.array([f"blob{i:04d}" for i in range(self.samples)])
         fractions = {"train": 0.5, "valid": 0.2, "calibration": 0.1, "test": 0.2}
         parts = split_indices(ids, fractions, labels=y)
