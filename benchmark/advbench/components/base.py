@@ -16,7 +16,16 @@ from advbench.values import Budget, Classification, Constraint, Data, InputSpace
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from advbench.components.protocols import Certificate, DataContext, Prediction, Rng, Target, Training
+    from advbench.components.protocols import (
+        Certificate,
+        DataContext,
+        Picture,
+        Prediction,
+        Rng,
+        Run,
+        Target,
+        Training,
+    )
 
 Goal = (
     Literal["untargeted", "random", "next", "runner-up", "least-likely", "up", "down"]
@@ -362,10 +371,16 @@ class Engine(Component):
 
 
 class Figure(Component):
-    """A picture of a finished run."""
+    """Pictures of a finished run."""
 
     kind: ClassVar[str] = "figure"
 
-    def draw(self, run_dir: Path) -> Sequence[Path]:
-        """Draw from the leaderboard and records in ``run_dir``; return the files written below it."""
+    def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
+        """Draw into ``folder``, which is the figure's own and exists; return what was written.
+
+        Raises
+        ------
+        UserError
+            If the run has nothing that the figure could show; the message says what it needs.
+        """
         raise NotImplementedError

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from advbench.values import Data, InputSpace, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from advbench.components.base import Use
@@ -288,6 +290,55 @@ class Prediction(Protocol):
         PluginError
             If it has no dropout layer.
         """
+
+
+class Shown(NamedTuple):
+    """Samples that a figure shows; first axis = samples, in the order of the data set."""
+
+    x: Tensor  # (n, c, ...)
+    y: Tensor  # (n,) or (n, t)
+    extras: Mapping[str, Tensor]
+    ids: NDArray[np.str_]
+
+
+class Run(Protocol):
+    """A finished run as a figure sees it. A row is one of `rows`, an entry for each column by its name."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of the leaderboard."""
+
+    def outcomes(self, row: Mapping[str, Any]) -> Mapping[str, NDArray[Any]]:
+        """What became of each sample: ``id``, ``target``, ``clean_prediction``, ``perturbed_prediction`` and more."""
+
+    def history(self, row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """One entry for each epoch of the training of the row's network; none if its weights came from a file."""
+
+    def space(self, row: Mapping[str, Any]) -> InputSpace:
+        """The input space of the row's data set."""
+
+    def task(self, row: Mapping[str, Any]) -> Task:
+        """The task of the row's data set."""
+
+    def samples(self, row: Mapping[str, Any], count: int | None = None) -> Shown:
+        """The first samples that the row evaluates, all unless ``count`` is given; unperturbed, on the device."""
+
+    def perturbed(self, row: Mapping[str, Any], count: int | None = None) -> Tensor:
+        """The same samples as the row's perturbation leaves them: kept by the run, or made again."""
+
+    def network(self, row: Mapping[str, Any]) -> nn.Module:
+        """The row's network, in eval mode and frozen; a call with inputs and extras returns outputs (b, k).
+
+        ``network.features(x, extras)`` returns features (b, d), None if it has none, and outputs. The parts of a
+        defense that stand around the network are left out.
+        """
+
+
+class Picture(NamedTuple):
+    """A file that a figure wrote, and what it shows, for those who cannot see it too."""
+
+    path: Path
+    caption: str
 
 
 class Certificate(NamedTuple):

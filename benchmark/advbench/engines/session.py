@@ -15,11 +15,9 @@ from typing import Any
 import yaml
 
 from advbench import __version__
-from advbench.components.base import Engine, Figure
+from advbench.components.base import Engine
 from advbench.components.hookspecs import CellFinished, RunFinished, RunStarted
-from advbench.components.identity import instantiate
 from advbench.components.loader import Plugins
-from advbench.components.registry import last_words
 from advbench.engines.collecting import FAILURES, Collector
 from advbench.engines.planning import Options, Plan, Planned, Planner
 from advbench.evidence.leaderboard import Row, in_order, to_csv
@@ -29,7 +27,7 @@ from advbench.runtime.jobs import Execution, Job
 from advbench.store.artifacts import Store
 from advbench.store.files import write_json, write_text
 from advbench.store.ledger import Ledger
-from advbench.store.records import Record, Records
+from advbench.store.records import HISTORIES, Record, Records
 from advbench.suite.grid import Grid
 
 __all__ = ["Options", "Plan", "Planned", "Result", "Session"]
@@ -109,7 +107,8 @@ class Session:
         counts = Counter(str(row["status"]) for row in rows)
         self._write_run(command, started, counts, plan)
         if not interrupted:
-            self._draw()
+            self._adopt_histories(rows)
+            self._draw(plan, rows)
             self.problems += self.plugins.notify(
                 "run_finished", RunFinished(self.grid.suite.name, str(options.out), str(path), dict(counts))
             )
@@ -135,10 +134,10 @@ class Session:
         assert isinstance(engine, Engine)
         return engine
 
-    def _job_files(self, plan: Plan) -> list[Path]:
+    def _execution(self) -> Execution:
         options = self.options
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        execution = Execution(
+        return Execution(
             store=str(options.store),
             run_dir=str(options.out),
             data_dirs=tuple(map(str, options.data_dirs)),
@@ -151,10 +150,12 @@ class Session:
             training_threads=cores,
             threads=max(1, cores // options.workers),
         )
-        paths = []
+
+    def _job_files(self, plan: Plan) -> list[Path]:
+        execution, paths = self._execution(), []
         for name, group in plan.jobs:
             job = Job(name, {one.cell_id: one.cell for one in group}, execution)
-            paths.append(job.write(options.out / "jobs" / f"{name}.json"))
+            paths.append(job.write(self.options.out / "jobs" / f"{name}.json"))
         return paths
 
     def _hear(self, event: dict[str, Any]) -> None:
@@ -198,11 +199,20 @@ class Session:
         }
         write_json(self.options.out / "run.json", value)
 
-    def _draw(self) -> None:
-        for spec in self.grid.suite.figures:
-            figure = instantiate(self.plugins, spec)
-            assert isinstance(figure, Figure)
-            try:
-                figure.draw(self.options.out)
-            except Exception as error:  # noqa: BLE001 - the leaderboard stands without its pictures
-                self.problems.append(f"figure {spec.id}: {last_words(error)}")
+    def _adopt_histories(self, rows: Sequence[Row]) -> None:
+        """Copy the histories of trainings that other runs made into this run's folder."""
+        for weights in {str(row.get("weights") or "") for row in rows} - {""}:
+            own, shared = (
+                folder / HISTORIES / f"{weights}.json" for folder in (self.options.out, self.options.store)
+            )
+            if shared.is_file() and not own.is_file():
+                write_text(own, shared.read_text(encoding="utf-8"))
+
+    def _draw(self, plan: Plan, rows: Sequence[Row]) -> None:
+        if self.grid.suite.figures:
+            from advbench.engines.drawing import draw  # imports torch
+
+            finished = {one.cell_id: one.cell for one in plan.cells}
+            self.problems += draw(
+                self.grid.suite.figures, rows, finished, self.records, self._execution(), self.plugins, self.observer
+            )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,8 @@ from advbench.runtime.crafting import adaptation, craft
 from advbench.runtime.events import Emit
 from advbench.runtime.jobs import Execution, Job
 from advbench.runtime.judging import judge
-from advbench.store.files import write_atomic
-from advbench.store.records import Outcomes, Record, Records
+from advbench.store.files import write_atomic, write_json
+from advbench.store.records import HISTORIES, Outcomes, Record, Records
 from advbench.suite.grid import Cell
 
 
@@ -116,8 +116,10 @@ class Worker:
         outcomes = judge(case, crafted)
         row = figures(outcomes, case.judged.task, attack=case.attack is not None)
         self._keep_inputs(cell_id, case, crafted)
+        weights = self.bench.weights(cell)
+        self._keep_history(weights, defended.history)
         row |= {
-            "weights": self.bench.weights(cell),
+            "weights": weights,
             "adaptation": adaptation(case),
             "advbench_version": __version__,
             "plugin_versions": self._versions(cell),
@@ -148,6 +150,13 @@ class Worker:
         } | {f"extra_{name}": value[:count].cpu().numpy() for name, value in case.samples.extras.items()}
         path = Path(self.execution.run_dir) / "inputs" / f"{cell_id}.npz"
         write_atomic(path, partial(_save, arrays=arrays))
+
+    def _keep_history(self, weights: str, history: Sequence[Mapping[str, Any]]) -> None:
+        """In the run's folder and in the shared one, by the weights that the training ended with."""
+        for folder in (self.execution.run_dir, self.execution.store):
+            path = Path(folder) / HISTORIES / f"{weights}.json"
+            if history and not path.exists():
+                write_json(path, list(history))
 
     def _versions(self, cell: Cell) -> str:
         specs = [cell.dataset.spec, cell.model.spec, *cell.defense.specs, *cell.perturbation.specs]

@@ -16,6 +16,9 @@ from advbench.store.files import sha256, write_atomic, write_json
 
 Outcomes = dict[str, "NDArray[Any]"]
 
+HISTORIES = "trainings"
+"""Folder with the history of each training: a list with one entry for each epoch, named by the weights."""
+
 
 @dataclass(frozen=True)
 class Record:

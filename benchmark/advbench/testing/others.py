@@ -10,12 +10,15 @@ import numpy as np
 from advbench.components.base import Component, Engine, Figure, Metric
 from advbench.components.loader import Plugins
 from advbench.engines.session import Options, Session
+from advbench.errors import UserError
+from advbench.runtime.finished import FinishedRun
 from advbench.runtime.jobs import Execution, Job
 from advbench.runtime.network import Untouched
 from advbench.store.files import write_text
+from advbench.store.records import Records
 from advbench.suite.grid import expand
 from advbench.suite.reader import read_suite
-from advbench.testing.check import CheckFunction, Subject, require
+from advbench.testing.check import CheckFunction, Skip, Subject, require
 from advbench.testing.spaces import a_task, fitting
 from advbench.testing.stage import a_stage
 from advbench.testing.toybox import advbench_toys
@@ -24,7 +27,9 @@ TOYBOX = Path(advbench_toys.__file__).parent
 SUITE = """\
 version: 1
 name: toys
-datasets: [advbench-toys/blobs]
+datasets:
+  - advbench-toys/blobs
+  - {name: shifted, use: advbench-toys/blobs, params: {shift: 0.5}, train_on: blobs}
 models: [advbench-toys/small]
 perturbations: [none, advbench-toys/step]
 """
@@ -102,23 +107,34 @@ def starts_nothing_once_stopped(subject: Subject) -> None:
 
 
 def draws_below_the_run(subject: Subject) -> str:
-    """Draws a small finished run; the files it returns exist and lie in the run's folder."""
+    """Draws a small finished run; the files it returns exist, lie in its folder and have a caption."""
     figure = subject.as_a(Figure)
-    run = finished_run(subject.folder)
-    files = [Path(path) for path in figure.draw(run)]
-    require(files, "draws nothing")
-    for path in files:
+    run, folder = finished_run(subject.folder), subject.folder / "pictures"
+    folder.mkdir()
+    try:
+        pictures = figure.draw(run, folder)
+    except UserError as error:  # it needs another kind of run
+        raise Skip(str(error)) from None
+    require(
+        pictures,
+        "draws nothing; a run without anything to show deserves a UserError that says what is needed",
+    )
+    for path, caption in pictures:
         require(path.is_file() and path.stat().st_size, f"{path.name} was not written")
-        require(path.resolve().is_relative_to(run.resolve()), f"{path} is not below the run's folder")
-    return ", ".join(path.name for path in files)
+        require(path.resolve().is_relative_to(folder.resolve()), f"{path} is not below its folder")
+        require(len(caption.split()) > 2, f"{path.name} has no caption that says what it shows")
+    return ", ".join(picture[0].name for picture in pictures)
 
 
-def finished_run(folder: Path) -> Path:
-    """A run of three toys: leaderboard, records and all."""
+def finished_run(folder: Path) -> FinishedRun:
+    """A run of toys, with a shifted data set and an attack: leaderboard, records and all."""
     write_text(folder / "toys.yaml", SUITE)
     plugins = Plugins.discover([TOYBOX])
     grid = expand(read_suite(folder / "toys.yaml", plugins), plugins)
     options = Options(folder / "store", folder / "run", plugins_dirs=(TOYBOX,), device="cpu")
     result = Session(grid, options, plugins, lambda event: None).run(["check"])
     require(result.exit_code == 0, f"the run failed: {dict(result.counts)}")
-    return options.out
+    cells = {one.cell_id: one.cell for one in result.plan.cells}
+    execution = Execution(str(options.store), str(options.out), plugins_dirs=(str(TOYBOX),), device="cpu")
+    records = Records([options.out / "cells"])
+    return FinishedRun(result.rows, cells, records, execution, lambda event: None)

@@ -1,0 +1,134 @@
+"""Figures of a run: what they are given, what is kept of them, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from advbench.api import Figure, Picture, Register, Run, UserError, hookimpl
+from advbench.components.loader import Plugins, Source
+from advbench.engines.session import Options, Session
+from advbench.suite.grid import expand
+from advbench.suite.reader import read_suite
+from advbench.testing.toybox import advbench_toys
+
+SUITE = """
+version: 1
+name: drawn
+datasets:
+  - advbench-toys/blobs
+  - {name: shifted, use: advbench-toys/blobs, params: {shift: 0.5}, train_on: blobs}
+models: [advbench-toys/small]
+perturbations: [none, advbench-toys/step]
+figures: [mine/looks, mine/refuses, mine/breaks]
+"""
+SEEN: list[str] = []
+
+
+class Looks(Figure):
+    """Compares what the run gives with what its records say."""
+
+    def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
+        """Looks at every row."""
+        SEEN.append("looks")
+        for row in run.rows:
+            outcomes, shown = run.outcomes(row), run.samples(row)
+            assert shown.ids.tolist() == outcomes["id"].tolist()
+            assert run.space(row).shape == (2, 6, 6)
+            assert run.task(row).outputs == 3
+            network, perturbed = run.network(row), run.perturbed(row)
+            features, output = network.features(perturbed, shown.extras)
+            assert features.shape == (len(shown.x), 16)
+            assert output.argmax(1).tolist() == outcomes["perturbed_prediction"].tolist()
+            assert network(shown.x, shown.extras).argmax(1).tolist() == outcomes["clean_prediction"].tolist()
+            assert torch.equal(run.perturbed(row, 3), perturbed[:3])
+            size = (perturbed - shown.x).abs().flatten(1).amax(1)
+            assert np.allclose(size, outcomes["linf"], atol=1e-6)
+            assert [epoch["epoch"] for epoch in run.history(row)] == [1, 2, 3, 4]
+        (folder / "seen.txt").write_text(str(len(run.rows)))
+        return [Picture(folder / "seen.txt", "the number of rows")]
+
+
+class Refuses(Figure):
+    """Needs something else."""
+
+    def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
+        """Nothing."""
+        raise UserError("needs rows of a regressor")
+
+
+class Breaks(Figure):
+    """Is wrong."""
+
+    def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
+        """Nothing."""
+        raise ZeroDivisionError("one over zero")
+
+
+def session(tmp_path: Path) -> Session:
+    module = ModuleType("mine")
+
+    def register_figures(register: Register) -> None:
+        register("looks", Looks)
+        register("refuses", Refuses)
+        register("breaks", Breaks)
+
+    module.register_figures = hookimpl(register_figures)  # type: ignore[attr-defined]
+    toybox = Path(advbench_toys.__file__).parent
+    installed = Plugins.discover([toybox])._sources.values()
+    plugins = Plugins([*installed, Source("mine", "mine 1", lambda: module)])
+    (tmp_path / "drawn.yaml").write_text(SUITE)
+    grid = expand(read_suite(tmp_path / "drawn.yaml", plugins), plugins)
+    options = Options(tmp_path / "store", tmp_path / "run", plugins_dirs=(toybox,), device="cpu")
+    return Session(grid, options, plugins, lambda event: None)
+
+
+def test_a_figure_sees_what_the_run_saw_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
+    SEEN.clear()
+    result = session(tmp_path).run([])
+    assert result.exit_code == 0
+    refuses, breaks = result.problems
+    assert refuses == "figure mine/refuses: needs rows of a regressor"
+    assert breaks.startswith("figure mine/breaks: ZeroDivisionError: one over zero (test_drawing.py:")
+    (entry,) = json.loads((tmp_path / "run" / "figures.json").read_text())
+    assert entry["figure"] == "mine/looks"
+    assert entry["pictures"] == [{"path": "figures/mine-looks/seen.txt", "caption": "the number of rows"}]
+    assert (tmp_path / "run" / "figures" / "mine-looks" / "seen.txt").read_text() == "4"
+
+
+def test_what_is_drawn_is_drawn_once(tmp_path: Path) -> None:
+    SEEN.clear()
+    session(tmp_path).run([])
+    session(tmp_path).run([])
+    assert SEEN == ["looks"]
+    (tmp_path / "run" / "figures" / "mine-looks" / "seen.txt").unlink()
+    session(tmp_path).run([])
+    assert SEEN == ["looks", "looks"]
+
+
+def test_the_history_of_a_training_is_kept_beside_the_leaderboard(tmp_path: Path) -> None:
+    result = session(tmp_path).run([])
+    (weights,) = {row["weights"] for row in result.rows}
+    path = tmp_path / "run" / "trainings" / f"{weights}.json"
+    epochs = json.loads(path.read_text())
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4]
+    assert epochs[0]["train_loss"] > epochs[-1]["train_loss"] > 0
+    path.unlink()
+    session(tmp_path).run([])  # nothing is trained again
+    assert json.loads(path.read_text()) == epochs
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_kept_inputs_are_those_that_are_shown(tmp_path: Path, count: int) -> None:
+    from dataclasses import replace
+
+    one = session(tmp_path)
+    one.options = replace(one.options, keep_inputs=count)
+    result = one.run([])
+    assert len(result.problems) == 2  # Looks has no complaint
