@@ -17,17 +17,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench_astro.morphology import galaxy
-from advbench_astro.rendering import STAMP, render
-from advbench_astro.survey import BANDS, observe
+from advbench_astro.rendering import render
+from advbench_astro.scene import USUAL, Scene
+from advbench_astro.survey import LSST, Exposure, View, observe
 
 CHUNK = 100
-SHAPE = (len(BANDS), STAMP, STAMP)
 PROCESSES_AT_MOST = 32
 
 
 class Maker(Protocol):
-    """Makes the stamp (3, STAMP, STAMP) of a row; can be sent to another process."""
+    """Makes the stamp (filters, side, side) of a row; can be sent to another process."""
+
+    @property
+    def view(self) -> View:
+        """What decides the shape of a stamp."""
 
     def __call__(self, row: int) -> NDArray[np.float32]:
         """The stamp, in e-/s."""
@@ -38,40 +41,51 @@ class Galaxies:
     """Noiseless galaxies."""
 
     seed: int
+    scene: Scene = USUAL
+    view: View = LSST
 
     def __call__(self, row: int) -> NDArray[np.float32]:
         """The galaxy of this row, without noise."""
-        return render(galaxy(self.seed, row))
+        return render(self.scene.galaxy(self.seed, row, self.view.field_arcsec), self.view)
 
 
 @dataclass(frozen=True)
 class Exposures:
-    """The noiseless galaxies of a file as the survey sees them at one depth."""
+    """The noiseless galaxies of a file as the survey sees them at one depth.
+
+    Noise belongs to the name of the galaxy, ``prefix`` and row, and to ``variant``: what else differs.
+    """
 
     noiseless: Path
-    depth: str
+    exposure: Exposure
     seed: int
+    view: View = LSST
+    prefix: str = "g"
+    variant: str = ""
 
     def __call__(self, row: int) -> NDArray[np.float32]:
         """The galaxy of this row, with the noise that belongs to its name and this depth."""
         flux = np.load(self.noiseless, mmap_mode="r")[row]
-        return observe(flux, self.depth, sample_name(row), self.seed)
+        name = sample_name(row, self.prefix)
+        return observe(flux, self.exposure, name, self.seed, self.view, self.variant)
 
 
-def sample_name(row: int) -> str:
+def sample_name(row: int, prefix: str = "g") -> str:
     """Name of the galaxy of this row, the same at every depth."""
-    return f"g{row:06d}"
+    return f"{prefix}{row:06d}"
 
 
 def fill(
     path: Path, count: int, maker: Maker, advance: Callable[[int], None], processes: int | None = None
 ) -> None:
-    """Write the stamps of ``count`` rows to ``path``, a ``.npy`` file (count, 3, STAMP, STAMP) float32.
+    """Write the stamps of ``count`` rows to ``path``, a ``.npy`` file (count, filters, side, side) float32.
 
     ``advance(n)`` is called in this process whenever n more are done. ``processes`` defaults to the processors that
     this process may use; few stamps are made right here.
     """
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, *SHAPE)).flush()
+    view = maker.view
+    shape = (count, len(view.filters), view.side, view.side)
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     workers = min(processes or _processors(), len(chunks), PROCESSES_AT_MOST)
     if workers < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,8 +22,8 @@ from advbench.api import (
 )
 from advbench_astro.download import fetch
 from advbench_astro.morphology import CLASSES
-from advbench_astro.stretch import StretchedRows, space_for
-from advbench_astro.survey import BANDS
+from advbench_astro.stretch import Scaled, StretchedRows, space_for
+from advbench_astro.survey import BANDS, DEPTHS, LSST, Exposure
 from advbench_astro.symmetry import turn_and_mirror
 
 DOI = "10.5281/zenodo.5514180"
@@ -37,6 +37,8 @@ class LsstZenodo(Dataset):
     one-hot, are looked for in the data folders and in ``lsst-zenodo/`` there, and stay on disk: images are read, cut
     to float32 and stretched batch by batch. Row i is the same galaxy at both depths. The published validation
     set is shared between validation and calibration. The stretch is measured on at most 512 training images.
+    Survey perturbations in electrons need to be told what a flux of 1 means, by ``gain``; pixel scale, exposure and
+    seeing are LSST's.
     """
 
     tags: ClassVar[Tags] = Tags(tasks={"classification"}, reference="https://doi.org/10.5281/zenodo.5514180")
@@ -47,6 +49,9 @@ class LsstZenodo(Dataset):
         0.5, "fraction of the published validation set that is kept for calibration", gt=0, lt=1
     )
     seed: int = param(0, "seed of that choice", ge=0)
+    gain: tuple[float, float, float] | None = param(
+        None, "electrons per second that a flux of 1 stands for, in g, r and i; unknown unless given"
+    )
     url: str = param(
         "https://zenodo.org/record/5514180/files/{name}?download=1",
         "where a missing file is downloaded from, if the run allows it",
@@ -76,7 +81,13 @@ class LsstZenodo(Dataset):
         for part in PARTS:
             _check(self._images(part), images[part], labels[part])
         channels = tuple(band.name for band in BANDS)
-        space = space_for(context.source, images["train"], np.arange(len(images["train"])), channels, "flux")
+        if self.gain is not None:
+            images = {part: Scaled(images[part], self.gain) for part in PARTS}
+        unit = "flux" if self.gain is None else "e-/s"
+        train = images["train"]
+        space = space_for(
+            context.source, train, np.arange(len(labels["train"])), channels, unit, self._facts()
+        )
 
         def split(part: str, rows: NDArray[np.int64] | None = None) -> Split:
             names = np.array([f"{part}{row:06d}" for row in range(len(labels[part]))])
@@ -89,6 +100,11 @@ class LsstZenodo(Dataset):
         splits = {"train": split("train"), "test": split("test")}
         splits |= {name: split("valid", rows) for name, rows in carved.items()}
         return Data(space, Classification(CLASSES), splits, augment=turn_and_mirror)
+
+    def _facts(self) -> Mapping[str, tuple[float, ...]]:
+        facts = Exposure(DEPTHS[self.depth]).conditions(LSST).facts()
+        counted = ("sky_rate", "zero_point_mag", "read_noise_e")
+        return {name: fact for name, fact in facts.items() if self.gain is not None or name not in counted}
 
     def _images(self, part: str) -> str:
         return f"images_{self.depth.upper()}_{part}.npy"

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from advbench_astro.encounter import encounter
 from advbench_astro.population import Appearance, draw_appearance
-from advbench_astro.rendering import GRID, STAMP, Light, sky_grid
-from advbench_astro.survey import PIXEL_SCALE_ARCSEC
+from advbench_astro.rendering import GRID, Light, sky_grid
+from advbench_astro.survey import PIXEL_SCALE_ARCSEC, STAMP
 
 CLASSES = ("spiral", "elliptical", "merger")
 SCALE_LENGTH = 1 / 1.678
@@ -26,17 +26,13 @@ NUCLEUS_WITHIN_ARCSEC = 8.0
 """Both nuclei of a merger lie in the stamp, this far from its centre at most."""
 PARTICLE_BLUR = 1.2
 """Pixels, below the seeing of 1.7 (standard deviations): particles must not show as dots."""
+FIELD_ARCSEC = STAMP * PIXEL_SCALE_ARCSEC
+"""Side of the field that `line_of_sight` fills."""
+NEIGHBOURS = 0.7
+"""Mean number of small neighbours in that field."""
 
 Profiles = list[tuple[galsim.GSObject, NDArray[np.float64]]]
 Sheets = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
-
-
-def galaxy(seed: int, index: int) -> Light:
-    """Galaxy ``index``, of class ``index % 3``; it depends on nothing but its two arguments."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    draw = (spiral, elliptical, merger)[index % len(CLASSES)]
-    light = draw(rng)
-    return Light([*light.profiles, *line_of_sight(rng)], light.sheets)
 
 
 def elliptical(rng: np.random.Generator) -> Light:
@@ -105,11 +101,10 @@ def merger(rng: np.random.Generator) -> Light:
 def line_of_sight(rng: np.random.Generator) -> Profiles:
     """Stars and undisturbed galaxies in front or behind: a neighbour alone does not make a merger."""
     found: Profiles = []
-    half = STAMP * PIXEL_SCALE_ARCSEC / 2
-    for _ in range(rng.poisson(0.7)):
-        look = Appearance(rng.uniform(20.0, 23.0), rng.uniform(0.3, 0.7), 0.2 * rng.standard_normal())
-        round_one = galsim.Gaussian(sigma=0.01) if rng.random() < 0.4 else _neighbour(rng, look.radius_arcsec)
-        found.append((round_one.shift(*rng.uniform(-half, half, 2).tolist()), look.rates("disc", 1.0)))
+    half = FIELD_ARCSEC / 2
+    for _ in range(rng.poisson(NEIGHBOURS)):
+        body, rates = _small_one(rng)
+        found.append((body.shift(*rng.uniform(-half, half, 2).tolist()), rates))
     if rng.random() < 0.2:
         look = draw_appearance(rng, spheroid=False)
         distance, angle = rng.uniform(2.0, 7.0), rng.uniform(0, 2 * np.pi)
@@ -123,6 +118,33 @@ def line_of_sight(rng: np.random.Generator) -> Profiles:
         share = rng.uniform(0.3, 0.9)
         found.append((body.shift(*place), look.rates("old" if spheroid else "disc", share)))
     return found
+
+
+def crowd(rng: np.random.Generator, further: float, field_arcsec: float) -> Profiles:
+    """Small neighbours beyond those of `line_of_sight`, all over a field of this side.
+
+    ``further`` is their mean number per `FIELD_ARCSEC` squared; outside that field there are as many more as
+    `line_of_sight` put inside.
+    """
+    found: Profiles = []
+    half, filled = field_arcsec / 2, FIELD_ARCSEC / 2
+    usual = NEIGHBOURS * max(1.0, field_arcsec / FIELD_ARCSEC) ** 2
+    extra = further * (field_arcsec / FIELD_ARCSEC) ** 2
+    for place in rng.uniform(-max(half, filled), max(half, filled), (rng.poisson(usual), 2)):
+        body, rates = _small_one(rng)
+        if np.abs(place).max() > filled:
+            found.append((body.shift(*place.tolist()), rates))
+    for place in rng.uniform(-half, half, (rng.poisson(extra), 2)):
+        body, rates = _small_one(rng)
+        found.append((body.shift(*place.tolist()), rates))
+    return found
+
+
+def _small_one(rng: np.random.Generator) -> tuple[galsim.GSObject, NDArray[np.float64]]:
+    """A star or a faint galaxy at the origin."""
+    look = Appearance(rng.uniform(20.0, 23.0), rng.uniform(0.3, 0.7), 0.2 * rng.standard_normal())
+    body = galsim.Gaussian(sigma=0.01) if rng.random() < 0.4 else _neighbour(rng, look.radius_arcsec)
+    return body, look.rates("disc", 1.0)
 
 
 def _spheroid(rng: np.random.Generator, radius_arcsec: float) -> galsim.GSObject:

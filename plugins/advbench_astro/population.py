@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench_astro.survey import BANDS, count_rate
+from advbench_astro.survey import FILTERS, count_rate
 
 MAG_I_RANGE = (17.5, 19.9)
 COUNT_SLOPE = 0.3
@@ -26,10 +26,15 @@ SIZE_BOOST = 0.75
 """Added to the logarithm: the extended side of the relation, because only large galaxies show their shape here."""
 SIZE_RANGE_ARCSEC = (1.1, 3.5)
 
-# AB colours (g - r, r - i)
-COLOURS = {"old": (0.91, 0.42), "disc": (0.54, 0.33), "arms": (0.38, 0.22), "young": (0.21, 0.18)}
+# AB colours (u - g, g - r, r - i, i - z, z - y)
+COLOURS = {
+    "old": (1.76, 0.91, 0.42, 0.24, 0.21),
+    "disc": (1.30, 0.54, 0.33, 0.26, 0.21),
+    "arms": (0.97, 0.38, 0.22, 0.15, 0.11),
+    "young": (0.76, 0.21, 0.18, 0.17, 0.15),
+}
 COLOUR_SCATTER = 0.18
-"""Standard deviation of g - r from one galaxy to the next; r - i moves half as far."""
+"""Standard deviation of g - r from one galaxy to the next; u - g moves as far, r - i half and i - z a quarter."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Appearance:
     reddening: float
 
     def rates(self, stars: str, fraction: float) -> NDArray[np.float64]:
-        """Count rates (3,) in e-/s of a component of this stellar population with this share of the i-band light."""
-        g_r, r_i = COLOURS[stars]
+        """Count rates (6,) in e-/s of a component of this stellar population with this share of the i-band light."""
+        u_g, g_r, r_i, i_z, z_y = COLOURS[stars]
         i = self.mag_i - 2.5 * np.log10(fraction)
         r = i + r_i + self.reddening / 2
-        magnitudes = (r + g_r + self.reddening, r, i)
-        return np.array([count_rate(band, mag) for band, mag in zip(BANDS, magnitudes)])
+        g = r + g_r + self.reddening
+        z = i - i_z - self.reddening / 4
+        magnitudes = (g + u_g + self.reddening, g, r, i, z, z - z_y)
+        return np.array([count_rate(band, mag) for band, mag in zip(FILTERS, magnitudes)])
 
 
 def draw_appearance(rng: np.random.Generator, *, spheroid: bool) -> Appearance:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -62,7 +63,9 @@ class ArcsinhStretch:
             If these images are too dark or too broken to say how bright bright is.
         """
         chosen = np.sort(rows[sample_order(rows)[:FIT_ROWS]])
-        low, high = np.percentile(np.asarray(flux[chosen], dtype=np.float32), PERCENTILES)
+        read = np.asarray(flux[chosen], dtype=np.float32)
+        _refuse_not_finite(read, chosen)
+        low, high = np.percentile(read, PERCENTILES)
         if not (np.isfinite(low) and np.isfinite(high) and low < high and high > 0):
             percentiles = " and ".join(f"{p} %" for p in PERCENTILES)
             raise DataError(
@@ -72,9 +75,16 @@ class ArcsinhStretch:
 
 
 def space_for(
-    source: Data | None, flux: Any, train: NDArray[np.int64], channels: tuple[str, ...], unit: str
+    source: Data | None,
+    flux: Any,
+    train: NDArray[np.int64],
+    channels: tuple[str, ...],
+    unit: str,
+    facts: Mapping[str, tuple[float, ...]] | None = None,
 ) -> InputSpace:
-    """Input space of the images ``flux`` (n, c, h, w): the source's, else a stretch fitted on the rows ``train``.
+    """Input space of the images ``flux`` (n, c, h, w): the source's stretch, else one fitted on the rows ``train``.
+
+    Channels and observing conditions, ``facts``, are always the images' own.
 
     Raises
     ------
@@ -83,13 +93,14 @@ def space_for(
     """
     shape = tuple(flux.shape[1:])
     if source is None:
-        return ArcsinhStretch.fit(flux, train, unit).space(shape, channels)
+        own = ArcsinhStretch.fit(flux, train, unit).space(shape, channels)
+        return replace(own, facts=facts or {})
     if source.space.link is None or source.space.shape != shape:
         raise DataError(
             f"images of shape {shape} cannot take the stretch of the data set that the network is trained on, which has"
             f" inputs of shape {source.space.shape} and {'no' if source.space.link is None else 'a'} link to fluxes"
         )
-    return source.space
+    return replace(source.space, channels=channels, facts=facts or {})
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,60 @@ class StretchedRows:
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
         """Inputs at an integer, a slice or an integer or bool array; float32."""
         assert self.space.link is not None
-        flux = np.array(self.flux[self.rows[index]], dtype=np.float32)
+        rows = self.rows[index]
+        flux = np.array(self.flux[rows], dtype=np.float32)
+        _refuse_not_finite(flux, rows)
         stretched: NDArray[np.float32] = self.space.link.from_physical(torch.from_numpy(flux)).numpy()
         return stretched
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two arrays of stamps, one after the other, read where they lie."""
+
+    first: Any
+    second: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of both together, (n, c, h, w)."""
+        return (len(self.first) + len(self.second), *self.first.shape[1:])
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        """Stamps at an integer or an integer array; float32."""
+        rows = np.asarray(index)
+        flat, count = rows.reshape(-1), len(self.first)
+        found = np.empty((flat.size, *self.first.shape[1:]), dtype=np.float32)
+        early = flat < count
+        found[early], found[~early] = self.first[flat[early]], self.second[flat[~early] - count]
+        return found.reshape(*rows.shape, *self.first.shape[1:])
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Stamps (n, c, h, w) in other units: channel k times ``gain[k]``, when they are read; float32."""
+
+    stamps: Any
+    gain: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all of them."""
+        return tuple(self.stamps.shape)
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        """Stamps at any index of rows."""
+        gain = np.asarray(self.gain, dtype=np.float32)[:, None, None]
+        return np.asarray(self.stamps[index], dtype=np.float32) * gain
+
+
+def _refuse_not_finite(flux: NDArray[np.float32], rows: Any) -> None:
+    """A clipped infinity would pass for a bright pixel."""
+    if np.isfinite(flux).all():
+        return
+    broken = ~np.isfinite(flux.reshape(np.size(rows), -1)).all(axis=1)
+    row = int(np.atleast_1d(rows)[broken.argmax()])
+    raise DataError(f"the image in row {row} (counted from 0) has NaN or infinite fluxes; remove or mask it")

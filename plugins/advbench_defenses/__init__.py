@@ -17,6 +17,7 @@ def register_defenses(register: Register) -> None:
     register("random-resize", "advbench_defenses.random_resize:RandomResize")
     register("ensemble", "advbench_defenses.ensemble:Ensemble")
     register("mahalanobis", "advbench_defenses.mahalanobis:Mahalanobis")
+    register("entropy", "advbench_defenses.entropy:Entropy")
     register("max-softmax", "advbench_defenses.max_softmax:MaxSoftmax")
     register("mc-dropout", "advbench_defenses.mc_dropout:MCDropout")
     register("randomised-smoothing", "advbench_defenses.randomised_smoothing:RandomisedSmoothing")
@@ -27,6 +28,7 @@ def register_defenses(register: Register) -> None:
     register("ddn-training", "advbench_defenses.adversarial_training:DDNTraining")
     register("trades", "advbench_defenses.trades:TRADES")
     register("augmentation", "advbench_defenses.augmentation:Augmentation")
+    register("domain-adaptation", "advbench_defenses.domain_adaptation:DomainAdaptation")
     register("transfer-learning", "advbench_defenses.transfer_learning:TransferLearning")
 
 

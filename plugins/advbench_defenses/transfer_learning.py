@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from advbench.api import Defense, Tags, Training, UserError, param
+from advbench.api import Classification, Defense, InputSpace, Tags, Task, Training, UserError, param
+from advbench_defenses.few_shots import few_shots
 
 SHOWN = 4  # names in a message
 COUNTER = "num_batches_tracked"  # of batch normalisation; absent from old files, and used by no network here
@@ -149,16 +150,22 @@ def _some(names: Sequence[str]) -> str:
 
 
 class TransferLearning(Defense):
-    """Transfer learning: a prepared network learns the data set, with some of its layers frozen or none.
+    """Transfer learning: a prepared network learns a data set, with some of its layers frozen or none.
 
     It starts from ``weights``, of a network of the same architecture trained elsewhere, or from the undefended
-    network of the same data set. Frozen layers end bit-identical, running statistics of batch normalisation
-    included. That what transfers is robustness, too, is found in Shafahi et al. 2020,
-    https://arxiv.org/abs/1905.08232.
+    network. It learns the data set that the network is trained on, or, where the suite names another one by
+    ``adapt_to``, that one: ``shots`` labelled samples of each class, the first in hash order of their names, repeated
+    until an epoch is as long as one of the source, and validated on no more. Frozen layers end bit-identical, running
+    statistics of batch normalisation included. That what transfers is robustness, too, is found in Shafahi et al.
+    2020, https://arxiv.org/abs/1905.08232.
     """
 
-    tags: ClassVar[Tags] = Tags(trains=True, reference="https://arxiv.org/abs/1905.08232")
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"trainable": "all", "fresh_head": False})
+    tags: ClassVar[Tags] = Tags(trains=True, adapts="labelled", reference="https://arxiv.org/abs/1905.08232")
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"trainable": "all", "fresh_head": False},
+        {"trainable": "all", "fresh_head": False, "shots": 8},
+    )
 
     weights: str | None = param(
         None,
@@ -172,14 +179,30 @@ class TransferLearning(Defense):
     fresh_head: bool = param(
         True, "let the last layer begin with new weights; its old shape does not matter then"
     )
+    shots: int | None = param(
+        None, "with adapt_to: labelled samples of each class that it learns from; all unless given", ge=1
+    )
 
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
         """The weights."""
         found = self._locate(data_dirs)
         return [found] if found else []
 
+    def supports(self, space: InputSpace, task: Task) -> str | None:
+        """Shots are counted by class."""
+        return (
+            None if self.shots is None or isinstance(task, Classification) else "shots is for classification"
+        )
+
     def train(self, training: Training) -> nn.Module:
         """A network trained by the recipe, except for what is frozen."""
+        data, target = None, training.target_data
+        if target is not None:
+            data = few_shots(training.data, target, self.shots)
+        elif self.shots is not None:
+            raise UserError(
+                "shots are of another data set; say of which by `adapt_to: LABEL`, or leave them out"
+            )
         network = training.build()
         names = list(network.state_dict())
         only_head = self.trainable == "head"
@@ -190,7 +213,7 @@ class TransferLearning(Defense):
         if all(name in frozen for name, _ in network.named_parameters()):
             raise UserError("frozen: nothing is left to train")
         recipe = training.recipe if self.lr is None else training.recipe.model_copy(update={"lr": self.lr})
-        fitted = training.fit(PartlyFrozen(network, frozen), purpose="transfer", recipe=recipe)
+        fitted = training.fit(PartlyFrozen(network, frozen), purpose="transfer", recipe=recipe, data=data)
         assert isinstance(fitted, PartlyFrozen)
         return fitted.network
 

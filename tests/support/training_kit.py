@@ -88,6 +88,7 @@ class Fit:
     validation: Callable[..., Tensor] | None
     purpose: str
     recipe: Recipe | None
+    data: Data | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Workshop(Kit):
 
     def fit(self, module: nn.Module, **how: Any) -> nn.Module:
         """Train, unless idle."""
-        noted = {"loss": None, "validation": None, "purpose": "fit", "recipe": None} | how
+        noted = {"loss": None, "validation": None, "purpose": "fit", "recipe": None, "data": None} | how
         self.fits.append(Fit(module, state(module), **noted))
         return module.eval() if self.idle else super().fit(module, **how)
 

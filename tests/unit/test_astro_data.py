@@ -17,6 +17,7 @@ from advbench.components.identity import Spec
 from advbench.components.loader import Plugins
 from advbench.runtime.data import Context, Environment
 from advbench.store.artifacts import Store
+from advbench_astro.conditions import Conditions
 from advbench_astro.lsst_mock import LsstMock
 from advbench_astro.lsst_zenodo import LsstZenodo
 from advbench_astro.stretch import ArcsinhStretch, StretchedRows
@@ -84,7 +85,8 @@ def test_splits_are_disjoint_complete_and_stratified(deep: Data) -> None:
 
 
 def test_the_stretch_is_that_of_the_source_training_split(deep: Data, shallow: Data) -> None:
-    assert shallow.space is deep.space
+    assert shallow.space.link is deep.space.link
+    assert (shallow.space.lower, shallow.space.upper) == (deep.space.lower, deep.space.upper)
     train = deep.splits["train"].x
     low, high = np.percentile(train.flux[train.rows], [0.1, 99.9])
     assert deep.space.link == ArcsinhStretch(pytest.approx(low), pytest.approx(high))
@@ -176,8 +178,42 @@ def test_published_files_round_trip(tmp_path: Path, place: str) -> None:
     assert sorted([*valid.ids, *calibration.ids]) == [f"valid{i:06d}" for i in range(12)]
     assert np.bincount(valid.y).tolist() == np.bincount(calibration.y).tolist() == [2, 2, 2]
     one_year = load(LsstZenodo(depth="y1"), tmp_path / "cache", data, folders=(tmp_path,))
-    assert one_year.space is data.space
+    assert one_year.space.link is data.space.link
+    assert one_year.space.facts["exposure_s"] == pytest.approx([240.0, 552.0, 552.0])
+    assert "sky_rate" not in one_year.space.facts  # nobody says what a flux of 1 is
+    assert Conditions.of(one_year.space) is None
     assert one_year.splits["valid"].ids.tolist() == valid.ids.tolist()
+
+
+def test_a_gain_turns_published_fluxes_into_count_rates(tmp_path: Path) -> None:
+    kept = published(tmp_path)
+    data = load(LsstZenodo(gain=(2.0, 4.0, 8.0)), tmp_path / "cache", folders=(tmp_path,))
+    link, seen = data.space.link, Conditions.of(data.space)
+    assert link is not None
+    assert seen is not None
+    assert link.unit == "e-/s"
+    assert seen.sky_rate[1] == pytest.approx(43.70 * 10 ** (0.4 * 2.8) * 0.04)
+    counted = kept["images_Y10_train.npy"] * np.array([2.0, 4.0, 8.0])[:, None, None]
+    low, high = np.percentile(counted, [0.1, 99.9])
+    back = link.to_physical(torch.from_numpy(data.splits["train"].x[np.arange(12)])).numpy()
+    assert np.allclose(back, counted.clip(low, high), atol=1e-4)
+
+
+def test_an_infinite_flux_is_named_and_not_clipped(tmp_path: Path) -> None:
+    kept = published(tmp_path)
+    broken = kept["images_Y10_test.npy"].copy()
+    broken[7, 1, 2, 3] = np.inf
+    np.save(tmp_path / "images_Y10_test.npy", broken)
+    data = load(LsstZenodo(), tmp_path / "cache", folders=(tmp_path,))
+    test = data.splits["test"].x
+    assert np.isfinite(test[:7]).all()
+    with pytest.raises(DataError, match="row 7 "):
+        test[np.array([3, 7])]
+    broken = kept["images_Y10_train.npy"].copy()
+    broken[5] = np.nan
+    np.save(tmp_path / "images_Y10_train.npy", broken)
+    with pytest.raises(DataError, match="row 5 "):
+        load(LsstZenodo(), tmp_path / "cache", folders=(tmp_path,))
 
 
 def test_a_missing_file_is_named_with_its_doi(tmp_path: Path) -> None:

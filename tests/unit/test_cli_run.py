@@ -224,6 +224,17 @@ def test_more_workers_than_an_engine_has_are_refused(terminal: Terminal) -> None
     assert "the engine core/serial has one worker" in errors
 
 
+def test_a_selection_that_replaces_a_fuller_leaderboard_is_told(terminal: Terminal) -> None:
+    told = "rows and has"
+    assert told not in "".join(map(str, terminal.on_suite("run", "--only", "defense=none")[1:]))
+    full = terminal.on_suite("run")
+    assert told not in "".join(map(str, full[1:]))
+    part = terminal.on_suite("run", "--only", "defense=none")
+    assert told in "".join(map(str, part[1:]))
+    again = terminal.on_suite("run")
+    assert again[0] == full[0]
+
+
 # --- the cache ----------------------------------------------------------------------------------------------------
 
 

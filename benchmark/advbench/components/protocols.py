@@ -211,14 +211,16 @@ class Training(Protocol):
         validation: StepLoss | None = None,
         purpose: str = "fit",
         recipe: Recipe | None = None,
+        data: Data | None = None,
     ) -> nn.Module:
         """Train ``module`` by the recipe and return it with its best weights, in eval mode.
 
-        ``loss(module, batch)`` replaces `loss`, ``recipe`` the model's. It returns a scalar, or a mapping of scalars of
-        which ``"loss"`` is minimised and all are kept in the history of the training. The best weights have the lowest
-        plain loss on the validation split, or the lowest ``validation(module, batch)``, in eval mode and without
-        gradients. A training on perturbed samples needs it: of its epochs the one that is best on clean samples may be
-        the least robust.
+        ``loss(module, batch)`` replaces `loss`, ``recipe`` the model's, and ``data`` the data set, of which the splits
+        ``train`` and ``valid`` are used; then no batch has an ``other``. The loss returns a scalar, or a mapping of
+        scalars of which ``"loss"`` is minimised and all are kept in the history of the training. The best weights have
+        the lowest plain loss on the validation split, or the lowest ``validation(module, batch)``, in eval mode and
+        without gradients. A training on perturbed samples needs it: of its epochs the one that is best on clean samples
+        may be the least robust.
         """
 
     def loss(self, module: nn.Module, batch: Batch, output: Tensor | None = None) -> Tensor:
@@ -247,6 +249,7 @@ class Batch(NamedTuple):
     rng: Rng
     progress: float = 0.0  # share of the training that is done
     other: Batch | None = None  # as many samples of `Training.target_data`, where there is one
+    rows: Tensor | None = None  # (b,) int64, the places of the samples in their split
 
 
 StepLoss = Callable[..., Any]

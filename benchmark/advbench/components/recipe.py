@@ -16,6 +16,7 @@ class Recipe(BaseModel):
 
     optimizer: Literal["adam", "sgd"] = param("adam", "optimiser")
     lr: float = param(1e-3, "peak learning rate", gt=0)
+    betas: tuple[float, float] = param((0.9, 0.999), "decay rates of Adam's averages")
     momentum: float = param(0.9, "momentum of SGD (Nesterov)", ge=0, lt=1)
     weight_decay: float = param(1e-4, "weight decay", ge=0)
     batch_size: int = param(64, "samples per step", ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import os
 import platform
@@ -99,6 +100,7 @@ class Session:
         rows = Collector(self.grid.suite, self.environment, self.records).rows(plan)
         path = options.out / "leaderboard.csv"
         if not interrupted:
+            self._tell_what_is_replaced(path, len(rows))
             extra = [spec.id for spec in self.grid.suite.metrics]
             write_text(path, to_csv(rows, extra))
             write_text(
@@ -113,6 +115,17 @@ class Session:
                 "run_finished", RunFinished(self.grid.suite.name, str(options.out), str(path), dict(counts))
             )
         return Result(plan, in_order(rows), path, counts, interrupted, tuple(self.problems), self.computed)
+
+    def _tell_what_is_replaced(self, path: Path, count: int) -> None:
+        """A selection of cells replaces a fuller leaderboard; nothing computed is lost."""
+        if self.options.only and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                before = sum(1 for _ in csv.reader(file)) - 1
+            if before > count:
+                words = (
+                    f"{path.name} had {before} rows and has {count} now; without --only the others come back"
+                )
+                self.problems.append(f"{words} from the cache")
 
     def _announce(self, plan: Plan) -> None:
         self.ledger.append({"event": "run_started", "cells": len(plan.cells), "pending": plan.pending})

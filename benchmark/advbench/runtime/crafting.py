@@ -153,7 +153,9 @@ def _gradients(case: Case) -> Gradients:
         found = []
         for turn in ("gradient", "gradient again"):
             meter, draws = Meter(some.x, some.y), some.rng(case.seed, turn)
-            target = PipelineTarget(pipeline, some.extras, draws, meter, rows)
+            target = PipelineTarget(
+                pipeline, some.extras, draws, meter, torch.arange(len(rows), device=rows.device)
+            )
             with isolated_rng(seed_of(case.seed, turn)):
                 found.append(target.input_gradient(some.x, some.y).double().flatten(1))
         norm = samples.x.new_full((len(samples),), torch.nan, dtype=torch.float64)

@@ -221,7 +221,7 @@ class Kit:
     def undefended(self) -> nn.Module:
         """The same model trained without the defense."""
         with self.kitchen.standing_aside():
-            return self.kitchen.prepare(self.cell, ()).network
+            return replace(self.kitchen, other=None).prepare(self.cell, ()).network
 
     def fit(
         self,
@@ -231,12 +231,13 @@ class Kit:
         validation: Callable[..., Any] | None = None,
         purpose: str = "fit",
         recipe: Recipe | None = None,
+        data: Data | None = None,
     ) -> nn.Module:
         """Train by the recipe."""
         label = f"{self.cell.model.label} on {self.cell.source.label}"
         trainer = Trainer(
-            self.data, recipe or self.recipe, self.device, self.seed, label, self.kitchen.environment.emit,
-            self.target_data, self.history,
+            data or self.data, recipe or self.recipe, self.device, self.seed, label,
+            self.kitchen.environment.emit, None if data else self.target_data, self.history,
         )  # fmt: skip
         return trainer.fit(module, loss=loss, validation=validation, purpose=purpose)
 

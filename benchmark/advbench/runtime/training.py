@@ -159,7 +159,7 @@ class Trainer:
         x, y, extras = batch_to(split, index, data, self.device)
         if data.augment is not None and self.recipe.augment:
             x = data.augment(x, rng.uniform(16))
-        return Batch(x, y, extras, rng)
+        return Batch(x, y, extras, rng, rows=torch.from_numpy(index).to(self.device))
 
     def _others(self, purpose: str) -> Others | None:
         if self.other is None:
@@ -212,7 +212,8 @@ class Trainer:
         split = self.other.splits["valid"]
         index = rows % len(split)
         rng = SampleRng(self.seed, f"{purpose}:valid", split.ids[index], self.device)
-        return Batch(*batch_to(split, index, self.other, self.device), rng)
+        where = torch.from_numpy(index).to(self.device)
+        return Batch(*batch_to(split, index, self.other, self.device), rng, rows=where)
 
 
 @dataclass
@@ -315,7 +316,9 @@ def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             weight_decay=recipe.weight_decay,
             nesterov=nesterov,
         )
-    return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.Adam(
+        parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
 
 
 def _schedule(

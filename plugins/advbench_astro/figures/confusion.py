@@ -1,0 +1,106 @@
+"""Confusion matrices, unperturbed and perturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advbench.api import Classification, Picture, Run, Tags, UserError
+from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, panels, save, share, sheet
+from advbench_astro.figures.choose import PerturbedFigure, Row, Trained, clean_row
+
+
+def confusion(target: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """Counts with true classes along the rows, (k, k), or (k + 1, k) with a last row for samples of no class (-1)."""
+    rows = np.where(target < 0, classes, target)
+    counts = np.zeros((classes + int((target < 0).any()), classes), dtype=np.int64)
+    np.add.at(counts, (rows, predicted), 1)
+    return counts
+
+
+class Confusion(PerturbedFigure):
+    """Confusion matrices of unperturbed and perturbed inputs: counts, and shares of each true class.
+
+    Of all samples, also of those that were wrong before and that an attack therefore left alone. Where the run has no
+    perturbation, of unperturbed inputs alone.
+    """
+
+    tags: ClassVar[Tags] = Tags(tasks={"classification"})
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"dpi": 60},)
+
+    def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
+        """A picture for each data set, or for the one that is asked for."""
+        for dataset in dict.fromkeys(str(row["dataset"]) for row in trained.rows):
+            if self.dataset is None or dataset == clean_row(trained, self.dataset)["dataset"]:
+                yield self._picture(run, trained, dataset, folder)
+
+    def _picture(self, run: Run, trained: Trained, dataset: str, folder: Path) -> Picture:
+        only = Trained([row for row in trained.rows if row["dataset"] == dataset], trained.slug)
+        bare = self.perturbation is None and all(row["perturbation"] == "none" for row in only.rows)
+        # Here `dataset` is settled already.
+        chooser = self.model_copy(update={"dataset": dataset})
+        row = clean_row(only, None) if bare else chooser.perturbed_row(only)
+        task = run.task(row)
+        if not isinstance(task, Classification):
+            raise UserError("needs a classifier")
+        outcomes = run.outcomes(row)
+        sides = ("clean",) if bare else ("clean", "perturbed")
+        tables = [
+            confusion(outcomes["target"], outcomes[f"{s}_prediction"], len(task.classes)) for s in sides
+        ]
+        path = folder / f"confusion-{trained.slug}-{dataset}.png"
+        save(_drawn(tables, task, row, trained), path, self.dpi)
+        right = [share(int(np.trace(table)), int(table.sum())) for table in tables]
+        after = "" if bare else f", right under {row['perturbation']} with {right[1]}"
+        caption = (
+            f"Confusion matrices of {trained.words} on {dataset}: rows are true classes, columns predictions;"
+            f" each cell has the"
+            f" count and its share of the true class. {'Unperturbed' if bare else 'Left unperturbed'},"
+            f" {right[0]} on the"
+            f" diagonal{after} there."
+        )
+        return Picture(path, caption)
+
+
+def _drawn(tables: list[NDArray[np.int64]], task: Classification, row: Row, trained: Trained) -> Any:
+    k = len(task.classes)
+    figure = sheet(max(3.7, 1.6 + 0.36 * k), 8.0 if len(tables) > 1 else 5.0)
+    axes = panels(figure, 1, len(tables), sharey=True)
+    size = USUAL if k <= 4 else max(5.5, SMALL - 0.4 * (k - 4))
+    for axis, table, title in zip(axes, tables, ("unperturbed", str(row["perturbation"]))):
+        shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+        drawn = axis.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+        for (i, j), value in np.ndenumerate(table):
+            light = shares[i, j] < 0.55
+            percent = f"{100 * shares[i, j]:.0f} %" if k <= 6 else f"{100 * shares[i, j]:.0f}"
+            axis.text(
+                j,
+                i,
+                f"{value}\n{percent}",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if light else "black",
+            )
+        names = [*task.classes, *(["none of these"] if len(table) > k else [])]
+        totals = [f"{name}\n(n = {count})" for name, count in zip(names, table.sum(1))]
+        axis.set_yticks(range(len(names)), totals, fontsize=SMALL)
+        axis.set_xticks(
+            range(k),
+            task.classes,
+            fontsize=SMALL,
+            rotation=0 if k <= 3 else 45,
+            ha="center" if k <= 3 else "right",
+        )
+        axis.set_title(title, fontsize=USUAL)
+        axis.set_xlabel("predicted class", fontsize=USUAL)
+    axes[0].set_ylabel("true class", fontsize=USUAL)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.set_label("share of the true class", fontsize=USUAL)
+    bar.ax.tick_params(labelsize=SMALL)
+    figure.suptitle(f"{trained.name} on {row['dataset']}, n = {row['n']}", fontsize=LARGE)
+    return figure

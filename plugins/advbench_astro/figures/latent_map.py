@@ -1,0 +1,85 @@
+"""Latent space in two dimensions: t-SNE and principal components side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+from advbench.api import Picture, Run, Tags, UserError, param
+from advbench_astro.figures.canvas import LARGE, USUAL, panels, save, sheet
+from advbench_astro.figures.choose import PairFigure, Trained
+from advbench_astro.figures.latent import embedded_pair
+from advbench_astro.figures.manifold import described, key, scatter
+
+
+def principal_components(
+    points: NDArray[Any], count: int = 2
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (m, count) of points (m, d) along their principal components, and each one's share of the variance.
+
+    Each axis points to where its largest value is positive.
+    """
+    centred = np.asarray(points, dtype=np.float64) - np.mean(points, axis=0, dtype=np.float64)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    places = left[:, :count] * size[:count]
+    largest = places[np.abs(places).argmax(0), np.arange(places.shape[1])]
+    total = max(float((size**2).sum()), np.finfo(np.float64).tiny)
+    return places * np.where(largest < 0, -1.0, 1.0), size[:count] ** 2 / total
+
+
+def tsne(points: NDArray[Any], perplexity: float, seed: int) -> NDArray[np.float64]:
+    """Places (m, 2) of points (m, d); van der Maaten and Hinton 2008, begun at the principal components."""
+    method = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+    return np.asarray(method.fit_transform(np.asarray(points, dtype=np.float64)))
+
+
+class LatentMap(PairFigure):
+    """t-SNE and principal components of latent space, side by side: domains by marker, classes by colour.
+
+    t-SNE keeps neighbours, not distances or sizes of clusters; principal components keep the large distances.
+    """
+
+    tags: ClassVar[Tags] = Tags(reference="https://www.jmlr.org/papers/v9/vandermaaten08a.html")
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"dpi": 60, "perplexity": 5.0},)
+
+    samples: int = param(150, "samples of each data set, at most", ge=4)
+    perplexity: float = param(30.0, "how many neighbours t-SNE looks at; at most a third of the points", gt=1)
+    seed: int = param(0, "seed of t-SNE", ge=0)
+
+    def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
+        """One picture with both maps."""
+        row, other, latent = embedded_pair(self, run, trained, self.samples)
+        stacked = np.concatenate([latent.clean.numpy(), latent.other.numpy(), latent.perturbed.numpy()])
+        if len(stacked) < 6 or stacked.shape[1] < 2:
+            raise UserError("needs at least two samples and two features")
+        perplexity = min(self.perplexity, len(stacked) / 3)
+        linear, share = principal_components(stacked)
+        maps = [tsne(stacked, perplexity, self.seed), linear]
+        n = len(latent.clean)
+        figure = sheet(5.0)
+        axes = panels(figure, 1, 2)
+        for one, places in zip(axes, maps):
+            scatter(one, described(places, latent, run.task(row), row, other))
+        axes[0].set_title(f"t-SNE, perplexity {perplexity:.3g}", fontsize=USUAL)
+        axes[0].set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+        axes[1].set_aspect("equal", adjustable="datalim")
+        axes[1].set_title("principal components", fontsize=USUAL)
+        axes[1].set_xlabel(f"component 1 (latent units), {share[0]:.0%} of the variance", fontsize=USUAL)
+        axes[1].set_ylabel(f"component 2 (latent units), {share[1]:.0%}", fontsize=USUAL)
+        key(figure, described(linear, latent, run.task(row), row, other))
+        figure.suptitle(f"Latent space of {trained.name}, n = {n} in each domain", fontsize=LARGE)
+        path = save(figure, folder / f"latent-map-{trained.slug}.png", self.dpi)
+        caption = (
+            f"Latent space of {trained.words}: {n} samples of {row['dataset']}, the same in"
+            f" {other['dataset']}, and the first"
+            f" under {row['perturbation']}. Marker says which, colour the true class. Left t-SNE, which keeps"
+            f" neighbours but no"
+            f" distances, right the first two principal components, with {share.sum():.0%} of the"
+            f" variance.{trained.inside}"
+        )
+        return [Picture(path, caption)]
