@@ -28,6 +28,12 @@ def register_models(register: Register) -> None:
 
 
 @hookimpl
+def register_metrics(register: Register) -> None:
+    """What is measured of galaxies."""
+    register("balanced-accuracy", "advbench_astro.balanced_accuracy:BalancedAccuracy")
+
+
+@hookimpl
 def register_perturbations(register: Register) -> None:
     """What a survey does to its images, in physical units."""
     register("exposure", "advbench_astro.perturbations.exposure:Exposure")

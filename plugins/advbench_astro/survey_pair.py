@@ -137,11 +137,11 @@ class Whitened:
     def __getitem__(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images at an integer or an integer array."""
         found = np.asarray(self.images[index], dtype=np.float32) / np.float32(self.white)
-        flat = found.reshape(np.size(index), -1)
-        bad = ~((flat >= 0) & (flat <= 1)).all(axis=1)
+        bad = ~((found >= 0) & (found <= 1)).all(axis=(-3, -2, -1))
         if bad.any():
-            row = int(np.atleast_1d(index)[bad.argmax()])
-            low, high = (float(flat[bad.argmax()].min()), float(flat[bad.argmax()].max()))
+            place = int(bad.argmax())
+            row, image = np.ravel(index)[place], found.reshape(-1, *found.shape[-3:])[place]
+            low, high = float(image.min()), float(image.max())
             raise DataError(
                 f"{self.where}: row {row} has values from {low * self.white:g} to {high * self.white:g}, not from 0 to "
                 f"{self.white:g}; say with `white` which value is 1, and remove what is NaN"

@@ -110,17 +110,24 @@ class Universal(Alignment):
         Of the similarities.
     threshold, margin
         Of the entropies, in nat.
+    rising
+        Whether the terms count in proportion to the share of the training that is done. A network that begins with
+        random weights is unsure of everything, and separation alone would keep it so.
     """
 
-    def __init__(self, memory: Memory, temperature: float, threshold: float, margin: float) -> None:
+    def __init__(
+        self, memory: Memory, temperature: float, threshold: float, margin: float, rising: bool
+    ) -> None:
         super().__init__()
         self.memory = memory
         self._temperature, self._threshold, self._margin = temperature, threshold, margin
+        self._rising = rising
 
     def forward(self, seen: Domains) -> dict[str, Tensor]:
-        """Both terms and their sum; then the memory has what was seen."""
+        """Both terms, and what of their sum counts; then the memory has what was seen."""
         self.memory.learn_classes(seen.source.detach(), seen.y)
         near = clustering(self.memory.similarities(seen.target, seen.rows), self._temperature)
         apart = separation(seen.target_output, self._threshold, self._margin)
         self.memory.remember(seen.target.detach(), seen.rows)
-        return {"alignment": near + apart, "clustering": near, "separation": apart}
+        share = seen.progress if self._rising else 1.0
+        return {"alignment": share * (near + apart), "clustering": near, "separation": apart}

@@ -40,7 +40,7 @@ WEIGHTS: Mapping[str, float] = {"mmd": 0.01, "dann": 1.0, "cdan": 1.0, "coral": 
 OWN: Mapping[str, tuple[Method, ...]] = {
     "kernel": ("mmd",),
     "floor": ("mmd",),
-    "reversal": ("dann", "cdan"),
+    "schedule": ("dann", "cdan", "universal"),
     "temperature": ("universal",),
     "entropy_threshold": ("universal",),
     "entropy_margin": ("universal",),
@@ -112,8 +112,11 @@ class DomainAdaptation(Defense):
     floor: float = param(
         0.0, "of mmd: least value, without a gradient below it; 1e-4 in the paper's code", ge=0
     )
-    reversal: Literal["schedule", "constant"] = param(
-        "schedule", "of dann and cdan: factor of the reversed gradient, rising from 0 to 1, or 1"
+    schedule: Literal["rising", "constant"] = param(
+        "rising",
+        "of dann and cdan: the factor of the reversed gradient rises from 0 to 1 as 2 / (1 + exp(-10 p)) - 1 with the"
+        " share p of the training, or is 1; of universal: its weight rises as p, or is constant as in the paper, which"
+        " begins with trained networks",
     )
     temperature: float = param(0.05, "of universal: temperature of the similarities", gt=0)
     entropy_threshold: float | None = param(
@@ -200,10 +203,11 @@ class DomainAdaptation(Defense):
         if self.method == "universal":
             threshold = math.log(outputs) / 2 if self.entropy_threshold is None else self.entropy_threshold
             memory = Memory(len(target.splits.get("train", ())), outputs, width)
-            return Universal(memory, self.temperature, threshold, self.entropy_margin * threshold)
+            margin = self.entropy_margin * threshold
+            return Universal(memory, self.temperature, threshold, margin, self.schedule == "rising")
         condition = Conditioned(width, outputs, seed) if self.method == "cdan" else None
         with isolated_rng(seed):
-            return Adversary(width, condition, self.reversal == "schedule")
+            return Adversary(width, condition, self.schedule == "rising")
 
 
 def _width(network: nn.Module, data: Data) -> int:

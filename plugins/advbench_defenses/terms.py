@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,8 @@ def mutual_information(logits: Tensor) -> Tensor:
     It is large where the network is sure of each sample and does not call all of them the same. Krause et al. 2010,
     https://papers.nips.cc/paper/4154.
     """
-    mean = logits.softmax(1).mean(0)
-    return torch.special.entr(mean).sum() - mean_entropy(logits)
+    mean = logits.log_softmax(1).logsumexp(0, keepdim=True) - math.log(len(logits))
+    return entropy(mean)[0] - mean_entropy(logits)
 
 
 def fisher(features: Tensor, y: Tensor) -> Tensor:

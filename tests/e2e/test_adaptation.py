@@ -54,6 +54,7 @@ def register_datasets(register):
 SUITE = """
 version: 1
 name: open-set
+seeds: [1]
 datasets:
   - {name: source, use: surveys/sky}
   - {name: target, use: surveys/sky, params: {target: true, unknown: true, twist: TWIST}, train_on: source}
@@ -102,11 +103,10 @@ def test_an_open_set_from_a_suite(tmp_path: Path) -> None:
     assert plain["n"] == "126"
     assert {row["n_unknown"] for row in (plain, adapted, aligned)} == {"21"}
     assert {row["n_unknown"] for row in rows if row["dataset"] == "source"} == {""}
-    print({k: (r["clean"], r["closed_set_clean"], r["unknown_auroc"]) for k, r in board.items()})
     closed = {name: float(row["closed_set_clean"]) for name, row in (("plain", plain), ("mmd", aligned))}
-    assert closed["mmd"] > closed["plain"] + 0.05
-    assert float(adapted["closed_set_clean"]) > closed["plain"] + 0.05
-    assert float(adapted["unknown_auroc"]) > 0.7
+    assert closed["mmd"] > closed["plain"] + 0.1
+    assert float(adapted["closed_set_clean"]) > closed["plain"] + 0.1
+    assert float(adapted["unknown_auroc"]) > max(0.7, float(plain["unknown_auroc"]) + 0.1)
     assert aligned["unknown_auroc"] == ""  # nothing scores them
     # What is of no class is wrong unless it is rejected.
     assert float(aligned["clean"]) <= 105 / 126

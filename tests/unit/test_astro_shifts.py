@@ -108,7 +108,7 @@ def test_psf_widens_stars_and_keeps_light_and_noise(factor: float) -> None:
     assert seen.sum(axis=(2, 3)) == pytest.approx(USUAL.sum(axis=(2, 3)), rel=0.03)  # wings leave the stamp
 
 
-@pytest.mark.parametrize("scale", [0.12, 0.3, 0.45])
+@pytest.mark.parametrize("scale", [0.12, 0.3, 0.35])  # in larger ones the image of a star is undersampled
 def test_pixel_scale_changes_pixels_and_neither_seeing_nor_sky_brightness(scale: float) -> None:
     assert star_widths(pixel_scale=scale) == pytest.approx(SEEING, rel=0.05)
     area = (scale / 0.2) ** 2

@@ -22,7 +22,7 @@ from advbench.cli.main import COMMANDS
 from advbench.components import base, hookspecs
 from advbench.components.loader import Plugins
 from advbench.suite import reader
-from advbench.suite.entries import PERTURBATION_KEYS
+from advbench.suite.entries import DEFENSE_KEYS, PERTURBATION_KEYS
 from advbench.suite.reader import read_suite
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_the_tutorial_shows_the_files_of_the_example_plugin() -> None:
 
 def test_every_key_of_a_suite_is_explained() -> None:
     said = set(re.findall(r"^\| `(\w+)` \|", page("suites.md"), re.MULTILINE))
-    assert said == {*reader._TOP, *reader._DATASET_KEYS, *PERTURBATION_KEYS}
+    assert said == {*reader._TOP, *reader._DATASET_KEYS, *PERTURBATION_KEYS, *DEFENSE_KEYS}
 
 
 # --- pages that are played through --------------------------------------------------------------------------------

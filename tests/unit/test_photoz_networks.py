@@ -120,7 +120,7 @@ def test_the_reddening_is_used_or_ignored() -> None:
     assert not torch.equal(predicted(with_it, 0.0), predicted(with_it, 0.3))
     assert torch.equal(predicted(without, 0.0), predicted(without, 0.3))
     assert torch.equal(without(x)[1], predicted(without, 0.0))
-    with pytest.raises(PluginError, match="ebv: false"):
+    with pytest.raises(TypeError, match="ebv: false"):
         with_it(x)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +65,9 @@ def save(figure: Sheet, path: Path, dpi: int) -> Path:
 def share(count: int, total: int) -> str:
     """``53 of 90 (59 %)``."""
     return f"{count} of {total}" + (f" ({100 * count / total:.0f} %)" if total else "")
+
+
+def metric_name(row: Mapping[str, Any]) -> str:
+    """What the columns clean and perturbed of a row are, for labels."""
+    names = {"accuracy": "Accuracy", "sigma_mad": "sigma_MAD of the scaled error"}
+    return names.get(str(row["metric"]), str(row["metric"]))

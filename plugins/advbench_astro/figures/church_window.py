@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +23,7 @@ GRID = np.arange(-110, 111) / 100
 """Coordinates of the points along each axis, in lengths of the two differences."""
 
 TICKS = (-1, -0.5, 0, 0.5, 1)
+WHITE: dict[str, Any] = {"color": "white", "markeredgecolor": "black"}
 MARKS = ((0, 0, "X"), (1, 0, "^"), (0, 1, "*"))
 
 
@@ -42,7 +43,7 @@ def church_window(
 ) -> NDArray[np.int64]:
     """Classes on the grid ``origin + x (perturbed - origin) + y (other - origin)``, (221, 221) with y along the rows.
 
-    The plane of Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, figure 4, for three embeddings (d,); its
+    The plane of Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, for three embeddings (d,); its
     axes are not made orthogonal. All 48,841 points go through ``head``, (m, d) to (m, k), at once. Regions of a
     linear head are convex.
     """
@@ -63,8 +64,8 @@ class ChurchWindow(PairFigure):
     """Which class a linear head gives to the plane through a galaxy, its perturbed self and itself in other data.
 
     Church windows of Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299: origin = unperturbed, (1, 0) =
-    perturbed, (0, 1) = the same object in another data set. Shows samples that are classified correctly and that the
-    perturbation fools, the first ones of the data set.
+    perturbed, (0, 1) = the same object in another data set. Shows the first samples of each class that are classified
+    correctly and that the perturbation fools; where it fools none, correct ones.
     """
 
     tags: ClassVar[Tags] = Tags(tasks={"classification"}, reference="https://arxiv.org/abs/2112.14299")
@@ -80,35 +81,50 @@ class ChurchWindow(PairFigure):
         task = run.task(row)
         if not isinstance(task, Classification):
             raise UserError("needs a classifier: a church window shows regions of classes")
-        here, there, perturbed, fitting = self._samples(run, row, other)
-        windows = _windows(run.network(row), here, there, perturbed)
+        chosen = self._chosen(run, row, other)
+        windows = _windows(run.network(row), chosen)
         path = folder / f"church-window-{trained.slug}.png"
-        save(_drawn(windows, task, row, other, trained, fitting, self.sample), path, self.dpi)
-        return [Picture(path, _caption(windows, task, row, other, trained, fitting))]
+        title = f"Church windows of {trained.name}: {chosen.words} (n = {row['n']})"
+        save(_drawn(windows, task.classes, row, other, title), path, self.dpi)
+        return [
+            Picture(
+                path,
+                _caption(windows, task.classes, row, other, f"{trained.words}, {chosen.words}")
+                + trained.inside,
+            )
+        ]
 
-    def _samples(self, run: Run, row: Row, other: Row) -> tuple[Shown, Shown, Tensor, int]:
-        """Samples here and there and their perturbed selves, and how many there were to choose from."""
+    def _chosen(self, run: Run, row: Row, other: Row) -> _Chosen:
+        """Samples here, there and perturbed."""
         outcomes, elsewhere = run.outcomes(row), run.outcomes(other)
         rows, places = align(outcomes["id"], elsewhere["id"])
-        fooled = outcomes["clean_correct"] & (
-            outcomes["perturbed_prediction"] != outcomes["clean_prediction"]
+        right = outcomes["clean_correct"][rows]
+        fooled = right & (outcomes["perturbed_prediction"] != outcomes["clean_prediction"])[rows]
+        wanted, fit = (
+            (fooled, f"that {row['perturbation']} fools") if fooled.any() else (right, "that stay correct")
         )
-        wanted = fooled if self.sample is None else outcomes["id"] == self.sample
-        rows, places = rows[wanted[rows]], places[wanted[rows]]
-        fitting = len(rows)
-        if not fitting:
-            fit = f"that {row['perturbation']} fools" if self.sample is None else f"named {self.sample}"
-            raise UserError(f"needs a sample {fit} in {row['dataset']} that is in {other['dataset']} too")
-        chosen = in_turns(outcomes["target"][rows])[: self.count]
-        rows, places = rows[chosen], places[chosen]
+        if self.sample is not None:
+            wanted = outcomes["id"][rows] == self.sample
+        rows, places = rows[wanted], places[wanted]
+        if not len(rows):
+            one = "a correctly classified sample" if self.sample is None else f"sample {self.sample}"
+            raise UserError(f"needs {one} of {row['dataset']} that is in {other['dataset']} too")
+        first = in_turns(outcomes["target"][rows])[: self.count]
+        words = (
+            f"{len(first)} of {len(rows)} samples {fit}" if self.sample is None else f"sample {self.sample}"
+        )
+        rows, places = rows[first], places[first]
         most, far = int(rows.max()) + 1, int(places.max()) + 1
         here, there, perturbed = run.samples(row, most), run.samples(other, far), run.perturbed(row, most)
-        return (
-            _take(here, rows),
-            _take(there, places),
-            perturbed[torch.from_numpy(rows).to(perturbed.device)],
-            fitting,
-        )
+        index = torch.from_numpy(rows).to(perturbed.device)
+        return _Chosen(_take(here, rows), _take(there, places), perturbed[index], words)
+
+
+class _Chosen(NamedTuple):
+    here: Shown
+    there: Shown
+    perturbed: Tensor
+    words: str
 
 
 def _take(shown: Shown, rows: NDArray[np.int64]) -> Shown:
@@ -117,9 +133,10 @@ def _take(shown: Shown, rows: NDArray[np.int64]) -> Shown:
     return Shown(shown.x[index], shown.y[index], extras, shown.ids[rows])
 
 
-def _windows(network: Any, here: Shown, there: Shown, perturbed: Tensor) -> list[Window]:
+def _windows(network: Any, chosen: _Chosen) -> list[Window]:
     """The windows; refused where a marked point has another class than the network predicts."""
-    inputs = [(here.x, here.extras), (perturbed, here.extras), (there.x, there.extras)]
+    here, there = chosen.here, chosen.there
+    inputs = [(here.x, here.extras), (chosen.perturbed, here.extras), (there.x, there.extras)]
     features, outputs = zip(*(embed(network, *one) for one in inputs))
     head = linear_head(network, torch.cat(features), torch.cat(outputs))
     windows = []
@@ -134,76 +151,41 @@ def _windows(network: Any, here: Shown, there: Shown, perturbed: Tensor) -> list
     return windows
 
 
-def _drawn(
-    windows: list[Window],
-    task: Classification,
-    row: Row,
-    other: Row,
-    trained: Trained,
-    fitting: int,
-    sampled: str | None,
-) -> Any:
+def _drawn(windows: Sequence[Window], classes: Sequence[str], row: Row, other: Row, title: str) -> Any:
     rows, columns = grid_of(len(windows), 2)
-    figure = sheet(1.1 + 3.7 * rows, 8.0)
-    palette = colours(task.classes)
+    figure = sheet(1.1 + 3.7 * rows, 8.0 if columns > 1 else 5.0)
+    palette = colours(classes)
+    edges = (GRID[0] - 0.005, GRID[-1] + 0.005)
     for axes, window in zip(panels(figure, rows, columns), windows):
-        edges = (GRID[0] - 0.005, GRID[-1] + 0.005)
         axes.imshow(
             window.classes, ListedColormap(palette), vmin=-0.5, vmax=len(palette) - 0.5, origin="lower",
             extent=(*edges, *edges), interpolation="nearest",
         )  # fmt: skip
         for x, y, marker in MARKS:
-            axes.plot(
-                x, y, marker, markersize=13, color="white", markeredgecolor="black", markeredgewidth=1.3
-            )
-        axes.set_title(str(window.name), fontsize=USUAL)
+            axes.plot(x, y, marker, markersize=13, markeredgewidth=1.3, **WHITE)
+        axes.set_title(window.name, fontsize=USUAL)
         axes.set(xticks=TICKS, yticks=TICKS)
         axes.set_xlabel(f"towards {row['perturbation']} (1 = {window.lengths[0]:.3g})", fontsize=USUAL)
         axes.set_ylabel(f"towards {other['dataset']} (1 = {window.lengths[1]:.3g})", fontsize=USUAL)
     for axes in figure.axes[len(windows) :]:
         axes.set_visible(False)
-    names = (str(row["dataset"]), str(row["perturbation"]), str(other["dataset"]))
-    marks = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=marker,
-            markersize=10,
-            color="white",
-            markeredgecolor="black",
-            label=name,
-        )
-        for (_, _, marker), name in zip(MARKS, names)
-    ]
-    patches = [Patch(color=colour, label=name) for colour, name in zip(palette, task.classes)]
-    figure.legend(
-        handles=[*patches, *marks], loc="outside lower center", ncols=min(6, len(patches) + 3), fontsize=SMALL
-    )
-    some = (
-        f"{len(windows)} of {fitting} samples that {row['perturbation']} fools"
-        if sampled is None
-        else sampled
-    )
-    figure.suptitle(f"Church windows of {trained.name}: {some} (n = {row['n']})", fontsize=LARGE)
+    handles: list[Any] = [Patch(color=colour, label=name) for colour, name in zip(palette, classes)]
+    for (_, _, marker), name in zip(MARKS, (row["dataset"], row["perturbation"], other["dataset"])):
+        handles.append(Line2D([], [], linestyle="", marker=marker, markersize=10, label=str(name), **WHITE))
+    columns = len(handles) if len(handles) <= 6 and columns > 1 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL)
+    figure.suptitle(title, fontsize=LARGE if rows * columns > 1 else SMALL)
     return figure
 
 
-def _caption(
-    windows: list[Window], task: Classification, row: Row, other: Row, trained: Trained, fitting: int
-) -> str:
+def _caption(windows: Sequence[Window], classes: Sequence[str], row: Row, other: Row, words: str) -> str:
     first = windows[0]
-    clean, perturbed, elsewhere = (task.classes[one] for one in first.marked)
+    clean, perturbed, elsewhere = (classes[one] for one in first.marked)
     return (
-        f"Church windows of {trained.words}: classes of the linear head on the plane through the embedding of"
-        f" an"
-        f" unperturbed image of {row['dataset']} (cross), towards itself under {row['perturbation']}"
-        f" (triangle) and"
-        f" towards the same object in {other['dataset']} (star). Both axes are in lengths of these differences"
-        f" and are not"
-        f" orthogonal in latent space. {len(windows)} of {fitting} samples that fit are shown, of {row['n']}"
-        f" evaluated;"
-        f" the first, {first.name}, is {clean}, perturbed {perturbed}, in {other['dataset']} {elsewhere}. The"
-        f" classes at all"
-        f" three marks of every window are those that the network predicts.{trained.inside}"
+        f"Church windows of {words}, {row['n']} evaluated: classes of the linear head on the plane through the"
+        f" embedding of an unperturbed image of {row['dataset']} (cross), towards itself under"
+        f" {row['perturbation']} (triangle) and towards the same object in {other['dataset']} (star). Both axes"
+        " are in lengths of these differences in latent space, where they are not orthogonal. The first"
+        f" sample, {first.name}, is {clean}, perturbed {perturbed}, and in {other['dataset']} {elsewhere}. The"
+        " classes at all three marks of every window are those that the network predicts."
     )

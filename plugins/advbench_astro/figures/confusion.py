@@ -58,10 +58,8 @@ class Confusion(PerturbedFigure):
         after = "" if bare else f", right under {row['perturbation']} with {right[1]}"
         caption = (
             f"Confusion matrices of {trained.words} on {dataset}: rows are true classes, columns predictions;"
-            f" each cell has the"
-            f" count and its share of the true class. {'Unperturbed' if bare else 'Left unperturbed'},"
-            f" {right[0]} on the"
-            f" diagonal{after} there."
+            " each cell has the count and its share of the true class."
+            f" {'Unperturbed' if bare else 'Left unperturbed'}, {right[0]} on the diagonal{after} there."
         )
         return Picture(path, caption)
 

@@ -15,6 +15,9 @@ SOFTENING = 8.0
 """Q of the stretch: the larger, the more of the range is logarithmic."""
 
 PERCENTILE = 99.5
+NOISE = 15.0
+"""Standard deviations of the noise that the bright end is at least: noise is to be seen, not to outshine."""
+
 SPECTRUM = "ugrizy"
 """Bands of optical surveys by rising wavelength."""
 
@@ -59,13 +62,21 @@ def visible(
         scaled = ((x - lower) / (upper - lower))[:, chosen]
     else:
         flux, bright = (space.link.to_physical(one)[:, chosen] for one in (x, like))
-        top = torch.quantile(bright.flatten(2), PERCENTILE / 100, dim=2).clamp_min(1e-30)[:, :, None, None]
+        # One scale for all bands: what is cut off at the upper bound in each of them is then white.
+        top = _bright_end(bright.mean(1).flatten(1))[:, None, None, None]
         scaled = _lupton(flux / top)
     return np.asarray(scaled.nan_to_num(0).clamp(0, 1).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
 
 
+def _bright_end(values: Tensor) -> Tensor:
+    """For each sample the bright end of its pixels (n, h * w), well above their noise: (n,)."""
+    middle = values.median(1, keepdim=True).values
+    noise = 1.4826 * (values - middle).abs().median(1).values
+    return torch.quantile(values, PERCENTILE / 100, dim=1).maximum(NOISE * noise).clamp_min(1e-30)
+
+
 def _lupton(scaled: Tensor) -> Tensor:
-    """Bands (n, 3, h, w) in units of their bright end, to colours."""
+    """Fluxes (n, 3, h, w) in units of the bright end, to colours."""
     mean = scaled.mean(1, keepdim=True).clamp_min(1e-6)
     stretched = torch.asinh(SOFTENING * mean) / float(np.arcsinh(SOFTENING))
     found = scaled * (stretched / mean)

@@ -106,10 +106,9 @@ class Panels(PerturbedFigure):
         )
         caption = (
             f"Images of {row['dataset']}, their change under {row['perturbation']} and the perturbed images"
-            f" ({bands}{stretch});"
-            f" the change is scaled by its largest value, which is printed. Predictions of {trained.words}:"
-            f" {samples}."
-            f" {len(found.ids)} of {found.of} samples that fit, of {row['n']} evaluated."
+            f" ({bands}{stretch}); the change is scaled by its largest value, which is printed. Predictions of"
+            f" {trained.words}: {samples}. {len(found.ids)} of {found.of} samples that fit, of {row['n']}"
+            " evaluated."
         )
         return [Picture(path, caption)]
 

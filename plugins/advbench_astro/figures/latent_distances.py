@@ -192,6 +192,7 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
                         fontsize=SMALL - 1,
                     )  # fmt: skip
         axis.set_xlabel(f"distance ({title})", fontsize=USUAL)
+        axis.margins(x=0.12)  # for the words beside the last point
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
         axis.grid(axis="x", alpha=0.3)
     labels = [f"{name}\nseed {seed}" for name, seed in networks]
@@ -214,16 +215,14 @@ def _caption(lines: Sequence[Line], names: tuple[str, str, str]) -> str:
     )
     values = "; ".join(
         f"{one.network} seed {one.seed} to {one.between}: {one.raw.mean:.3g} ({one.normalised.mean:.3g}"
-        f" normalised)"
+        " normalised)"
         for one in lines
         if one.raw.n
     )
     return (
         f"Mean distance in latent space from an unperturbed sample of {names[0]} to the same object in"
-        f" {names[1]}, to itself"
-        f" under {names[2]}, and to itself where {names[2]} fooled the network, over the {first.n_shared}"
-        f" samples that are"
-        f" classified correctly in {names[0]} by every network shown. Left raw, right divided by the root mean"
-        f" square"
-        f" distance between two of the unperturbed samples. {counts}. {values}."
+        f" {names[1]}, to itself under {names[2]}, and to itself where {names[2]} fooled the network, over the"
+        f" {first.n_shared} samples that are classified correctly in {names[0]} by every network shown. Left"
+        " raw, right divided by the root mean square distance between two of the unperturbed samples."
+        f" {counts}. {values}."
     )

@@ -75,11 +75,9 @@ class LatentMap(PairFigure):
         figure.suptitle(f"Latent space of {trained.name}, n = {n} in each domain", fontsize=LARGE)
         path = save(figure, folder / f"latent-map-{trained.slug}.png", self.dpi)
         caption = (
-            f"Latent space of {trained.words}: {n} samples of {row['dataset']}, the same in"
-            f" {other['dataset']}, and the first"
-            f" under {row['perturbation']}. Marker says which, colour the true class. Left t-SNE, which keeps"
-            f" neighbours but no"
-            f" distances, right the first two principal components, with {share.sum():.0%} of the"
-            f" variance.{trained.inside}"
+            f"Latent space of {trained.words}: {n} samples of {row['dataset']}, the same in {other['dataset']},"
+            f" and the first under {row['perturbation']}. Marker says which, colour the true class or value."
+            " Left t-SNE, which keeps neighbours but no distances, right the first two principal components,"
+            f" with {share.sum():.0%} of the variance.{trained.inside}"
         )
         return [Picture(path, caption)]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -31,8 +33,10 @@ class Points(NamedTuple):
     places: NDArray[np.float64]  # (m, 2) or (m, 3)
     domain: NDArray[np.int64]  # (m,)
     group: NDArray[np.int64]  # (m,) class, -1 where it is none
+    value: NDArray[np.float64]  # (m,) target of a regressor
     domains: Sequence[str]
-    groups: Sequence[str]
+    groups: Sequence[str]  # names of the classes; of a regressor its one target
+    classes: bool
 
 
 def isomap(points: NDArray[Any], components: int, neighbours: int) -> tuple[NDArray[np.float64], int]:
@@ -91,10 +95,9 @@ class Isomap(PairFigure):
         n = len(latent.clean)
         words = (
             f"Isomap of the latent space of {trained.words} with {used} neighbours: {n} samples of"
-            f" {row['dataset']}, the same"
-            f" in {other['dataset']}, and the first under {row['perturbation']}; marker says which, colour the"
-            f" class."
-            f" The axes are in units of latent space.{trained.inside}"
+            f" {row['dataset']}, the same in {other['dataset']}, and the first under {row['perturbation']};"
+            " marker says which, colour the true class or value. The axes are in units of latent"
+            f" space.{trained.inside}"
         )
         path = folder / f"isomap-{trained.slug}.png"
         save(_drawn(maps, f"Isomap of {trained.name}, n = {n} in each domain"), path, self.dpi)
@@ -107,11 +110,14 @@ class Isomap(PairFigure):
 
 def described(places: NDArray[Any], latent: Embedded, task: Task, row: Row, other: Row) -> Points:
     """Places of the clean, other and perturbed points, in this order, with their domains and classes."""
-    n = len(latent.clean)
-    classes = list(task.classes) if isinstance(task, Classification) else ["samples"]
-    y = latent.shown.y.cpu().numpy() if isinstance(task, Classification) else np.zeros(n, dtype=np.int64)
+    n, y = len(latent.clean), latent.shown.y.cpu().numpy()
+    classes = isinstance(task, Classification)
+    group = y if classes else np.zeros(n, dtype=np.int64)
+    value = np.zeros(n) if classes else y.reshape(n, -1)[:, 0].astype(np.float64)
     domains = (str(row["dataset"]), str(other["dataset"]), f"{row['dataset']}, {row['perturbation']}")
-    return Points(np.asarray(places), np.repeat(np.arange(3), n), np.tile(y, 3), domains, classes)
+    names = task.classes if isinstance(task, Classification) else task.targets[:1]
+    domain = np.repeat(np.arange(3), n)
+    return Points(np.asarray(places), domain, np.tile(group, 3), np.tile(value, 3), domains, names, classes)
 
 
 MARKS = ("o", "x", "^")
@@ -119,29 +125,42 @@ MARKS = ("o", "x", "^")
 
 def scatter(axes: Any, points: Points) -> None:
     """Colour by class, marker by domain."""
-    palette = [*colours(points.groups), "#999999"]
+    palette = ListedColormap([*colours(points.groups), "#999999"])
+    top = len(points.groups)
+    ends = (0, top) if points.classes else (points.value.min(), points.value.max())
+    options: dict[str, Any] = {
+        "cmap": palette if points.classes else "viridis",
+        "vmin": ends[0],
+        "vmax": ends[1],
+    }
+    if points.places.shape[1] == 3:
+        options["depthshade"] = False
+    shade = np.where(points.group < 0, top, points.group) if points.classes else points.value
     for domain, marker in enumerate(MARKS[: len(points.domains)]):
         rows = points.domain == domain
-        shade = [palette[group] for group in points.group[rows]]
-        outline: dict[str, Any] = {} if marker == "x" else {"edgecolors": "white"}
-        if points.places.shape[1] == 3:
-            outline["depthshade"] = False
-        size = 22 if marker == "x" else 26
-        axes.scatter(
-            *points.places[rows].T, c=shade, marker=marker, s=size,
-            linewidths=1.0 if marker == "x" else 0.4, alpha=0.85, **outline,
-        )  # fmt: skip
+        look = (
+            {"linewidths": 1.0, "s": 22}
+            if marker == "x"
+            else {"linewidths": 0.4, "s": 26, "edgecolors": "white"}
+        )
+        axes.scatter(*points.places[rows].T, c=shade[rows], marker=marker, alpha=0.85, **look, **options)
 
 
 def key(figure: Any, points: Points) -> None:
     """A legend below: classes by colour, domains by marker."""
-    palette = colours(points.groups)
-    handles = [
-        Line2D([], [], linestyle="", marker="s", markersize=8, color=colour, label=name)
-        for colour, name in zip(palette, points.groups)
-    ]
-    if (points.group < 0).any():
-        handles.append(Line2D([], [], linestyle="", marker="s", color="#999999", label="none of the classes"))
+    handles = []
+    if points.classes:
+        named = list(zip(colours(points.groups), points.groups))
+        named += [("#999999", "none of the classes")] if (points.group < 0).any() else []
+        handles = [
+            Line2D([], [], linestyle="", marker="s", markersize=8, color=colour, label=name)
+            for colour, name in named
+        ]
+    else:
+        scale = Normalize(points.value.min(), points.value.max())
+        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=figure.axes, shrink=0.8, pad=0.1)
+        bar.set_label(f"true {points.groups[0]}", fontsize=USUAL)
+        bar.ax.tick_params(labelsize=SMALL)
     handles += [
         Line2D([], [], linestyle="", marker=marker, markersize=7, color="#333333", label=name)
         for marker, name in zip(MARKS, points.domains)

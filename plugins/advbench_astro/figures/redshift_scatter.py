@@ -35,10 +35,8 @@ class RedshiftScatter(PerturbedFigure):
         sides = [f"{side}: {_numbers(row, side)}" for side in ("clean", "perturbed")]
         caption = (
             f"Predicted against true {_name(task)} of {trained.words} on {row['dataset']} (n = {row['n']}),"
-            f" left"
-            f" unperturbed, right under {row['perturbation']}. {'. '.join(sides)}. The solid line is a perfect"
-            f" prediction;"
-            f" beyond the dashed ones, {_criterion(task)}, a prediction is an outlier."
+            f" left unperturbed, right under {row['perturbation']}. {'. '.join(sides)}. The solid line is a"
+            f" perfect prediction; beyond the dashed ones, {_criterion(task)}, a prediction is an outlier."
         )
         return [Picture(path, caption)]
 
@@ -63,7 +61,7 @@ def drawn(run: Run, row: Row, task: Regression, trained: Trained) -> Any:
     low, high = float(both.min()), float(both.max())
     pad = 0.04 * max(high - low, 1e-9)
     line = np.linspace(low - pad, high + pad, 2)
-    figure = sheet(4.9)
+    figure = sheet(5.2)
     axes = panels(figure, 1, 2, sharex=True, sharey=True)
     unit = f" ({task.unit})" if task.unit else ""
     for axis, values, side in zip(axes, (clean, perturbed), ("clean", "perturbed")):
@@ -80,14 +78,12 @@ def drawn(run: Run, row: Row, task: Regression, trained: Trained) -> Any:
         axis.plot(line, line, color="black", linewidth=1)
         for edge in outlier_lines(line, task):
             axis.plot(line, edge, "--", color="black", linewidth=0.9)
-        axis.set_title("unperturbed" if side == "clean" else str(row["perturbation"]), fontsize=USUAL)
+        title = "unperturbed" if side == "clean" else str(row["perturbation"])
+        axis.set_title(f"{title}\n{_numbers(row, side, chr(10))}", fontsize=SMALL, linespacing=1.3)
         axis.set_xlabel(f"true {_name(task)}{unit}", fontsize=USUAL)
-        axis.legend(loc="lower right", fontsize=SMALL)
-        axis.text(
-            0.03, 0.97, _numbers(row, side, "\n"), transform=axis.transAxes, va="top", fontsize=SMALL,
-            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
-        )  # fmt: skip
-    axes[0].set(xlim=line, ylim=line)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=SMALL)
+    wide = 0.04 * max(float(np.ptp(true)), 1e-9)
+    axes[0].set(xlim=(true.min() - wide, true.max() + wide), ylim=line)
     axes[0].set_ylabel(f"predicted {_name(task)}{unit}", fontsize=USUAL)
     figure.suptitle(
         f"{trained.name} on {row['dataset']}, n = {n}; dashed: {_criterion(task)}", fontsize=LARGE

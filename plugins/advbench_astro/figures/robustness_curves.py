@@ -19,6 +19,7 @@ from advbench_astro.figures.canvas import (
     SMALL,
     USUAL,
     grid_of,
+    metric_name,
     panels,
     save,
     sheet,
@@ -175,9 +176,9 @@ def _drawn(
         axes.set_visible(False)
     one = next(iter(rows.values()))[0]
     for index in range(0, len(curves), width):
-        every[index].set_ylabel(_metric(one), fontsize=USUAL)
+        every[index].set_ylabel(metric_name(one), fontsize=USUAL)
     strengths = np.unique(np.concatenate([curve.strength for found in curves.values() for curve in found]))
-    if strengths.min() > 0 and strengths.max() / strengths.min() > 5:
+    if not reverse and strengths.min() > 0 and strengths.max() / strengths.min() > 5:
         every[0].set_xscale("log")
         every[0].set_xticks(strengths if len(strengths) < 7 else strengths[:: len(strengths) // 5])
         every[0].xaxis.set_major_formatter("{x:g}")
@@ -197,12 +198,6 @@ def _drawn(
     )
     figure.suptitle(f"Robustness on {dataset}, n = {one['n']}{_seeds(one, rows)}", fontsize=LARGE)
     return figure
-
-
-def _metric(row: Row) -> str:
-    return {"accuracy": "accuracy", "sigma_mad": "sigma_MAD of the scaled error"}.get(
-        str(row["metric"]), str(row["metric"])
-    )
 
 
 def _seeds(one: Row, rows: Mapping[str, Sequence[Row]]) -> str:
@@ -246,9 +241,7 @@ def _caption(curves: Mapping[str, Sequence[Curve]], rows: Sequence[Row], dataset
     seeds = len({row["seed"] for row in rows})
     over = f", mean of {seeds} seeds within the widest of their intervals" if seeds > 1 else ""
     return (
-        f"{_metric(rows[0]).capitalize()} on {dataset} (n = {rows[0]['n']}) against {axis}, with 95 %"
-        f" intervals as bands{over};"
-        f" dotted: unperturbed inputs; dashed, where there are several attacks: the worst of them at this"
-        f" strength or a weaker"
-        f" one. {'; '.join(parts)}."
+        f"{metric_name(rows[0])} on {dataset} (n = {rows[0]['n']}) against {axis}, with 95 % intervals as"
+        f" bands{over}; dotted: unperturbed inputs; dashed, where there are several attacks: the worst of them"
+        f" at this strength or a weaker one. {'; '.join(parts)}."
     )

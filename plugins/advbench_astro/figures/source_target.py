@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from advbench.api import Picture, Run, Tags, UserError, param
-from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, grid_of, panels, save, sheet
+from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, grid_of, metric_name, panels, save, sheet
 from advbench_astro.figures.choose import NetworkFigure, Row, base_label, fits
 
 
@@ -106,11 +106,11 @@ def _drawn(matrices: Sequence[Matrix], rows: Sequence[Row], perturbation: str) -
     for axes in every[len(matrices) :]:
         axes.set_visible(False)
     bar = figure.colorbar(drawn, ax=every, shrink=0.9)
-    bar.set_label(str(rows[0]["metric"]), fontsize=USUAL)
+    bar.set_label(metric_name(rows[0]), fontsize=USUAL)
     bar.ax.tick_params(labelsize=SMALL)
     inputs = "unperturbed" if perturbation == "none" else f"under {base_label(perturbation)}"
     figure.suptitle(
-        f"{str(rows[0]['metric']).capitalize()} by data set, {inputs}, 95 % intervals, seed {rows[0]['seed']}",
+        f"{metric_name(rows[0])} by data set, {inputs}, 95 % intervals, seed {rows[0]['seed']}",
         fontsize=LARGE,
     )
     return figure
@@ -125,8 +125,7 @@ def _caption(matrices: Sequence[Matrix], rows: Sequence[Row], perturbation: str)
         for i, j in sorted(one.words)
     ]
     return (
-        f"{str(rows[0]['metric']).capitalize()} on {inputs} with its 95 % interval, by the data set that a"
-        f" network was trained"
-        f" on (rows) and the one that it is evaluated on (columns); grey where the run has nothing."
+        f"{metric_name(rows[0])} on {inputs} with its 95 % interval, by the data set that a network was trained"
+        " on (rows) and the one that it is evaluated on (columns); grey where the run has nothing."
         f" {'; '.join(parts)}."
     )

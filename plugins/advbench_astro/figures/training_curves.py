@@ -52,10 +52,9 @@ class TrainingCurves(NetworkFigure):
         terms = ", ".join(panels_of(history).get("terms", ())) or "none"
         caption = (
             f"Training of {trained.words}: losses, accuracies and terms of the loss against the epoch. The"
-            f" validation loss is"
-            f" {float(best.get('valid_loss', np.nan)):.3g} at its best, in epoch {best['epoch']}, and"
-            f" {float(last.get('valid_loss', np.nan)):.3g} in the last, {last['epoch']}. Further terms:"
-            f" {terms}."
+            f" validation loss is {float(best.get('valid_loss', np.nan)):.3g} at its best, in epoch"
+            f" {best['epoch']}, and {float(last.get('valid_loss', np.nan)):.3g} in the last, {last['epoch']}."
+            f" Further terms: {terms}."
         )
         return [Picture(path, caption)]
 

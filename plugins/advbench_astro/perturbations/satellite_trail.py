@@ -39,7 +39,7 @@ class SatelliteTrail(AddedLight):
     )
 
     magnitude: Numbers = param(
-        20.0, "AB magnitude of an arcsec of its length, one number or one per band", unit="mag"
+        22.0, "AB magnitude of an arcsec of its length, one number or one per band", unit="mag"
     )
     angle: float | None = param(
         None, "direction, counter-clockwise from the rows; drawn for each sample unless given", unit="degree"

@@ -22,7 +22,7 @@ def _table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def comoving_distance_mpc(redshift: ArrayLike) -> NDArray[np.float64]:
     """``c / H0 int dz / sqrt(0.3 (1 + z)^3 + 0.7)`` in Mpc, any shape, up to redshift 3."""
-    return np.asarray(np.interp(redshift, *_table()))
+    return np.asarray(np.interp(np.asarray(redshift, dtype=np.float64), *_table()))
 
 
 def distance_modulus(redshift: ArrayLike) -> NDArray[np.float64]:

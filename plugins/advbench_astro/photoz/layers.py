@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advbench.api import PluginError
-
 BIAS = 0.1
 """Biases begin here, weights as Glorot & Bengio 2010 draw them, uniformly."""
 
@@ -81,10 +79,16 @@ class Dense(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
 
     def scores(self, flat: Tensor, extras: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (b, w) and what the last layer makes of them: (b, t), or logits of the bins (b, k)."""
+        """Features (b, w) and what the last layer makes of them: (b, t), or logits of the bins (b, k).
+
+        Raises
+        ------
+        TypeError
+            If it wants the reddening and there is none, as of any argument that is missing.
+        """
         if self.ebv:
             if "ebv" not in extras:
-                raise PluginError(
+                raise TypeError(
                     "the network wants the extra input ebv, which the data lack; build it with ebv: false"
                 )
             flat = torch.cat([flat, extras["ebv"].reshape(len(flat), 1)], dim=1)

@@ -131,7 +131,8 @@ def _shapes(
     ratio = np.where(early, 0.5, 0.2) + np.where(early, 0.5, 0.8) * _draws(seed, "axes").random(count)
     angle = np.pi * _draws(seed, "angle").random(count)
     offset = _draws(seed, "offset").random((count, 2)) - 0.5
-    return np.stack([index, radius, ratio, angle, *offset.T], axis=1)
+    shapes: NDArray[np.float64] = np.stack([index, radius, ratio, angle, *offset.T], axis=1)
+    return shapes
 
 
 def _nearest_type(
@@ -142,7 +143,8 @@ def _nearest_type(
     colours = [templates.at(np.full(len(redshift), float(kind)), redshift) for kind in kinds]
     expected = np.stack([seen[:, 1] - seen[:, 3] for seen in colours], axis=1)
     found = np.abs(expected - (magnitudes[:, 1] - magnitudes[:, 3])[:, None]).argmin(1)
-    return found.astype(np.float64)
+    nearest: NDArray[np.float64] = found.astype(np.float64)
+    return nearest
 
 
 def _schechter(faintest: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.float64]:

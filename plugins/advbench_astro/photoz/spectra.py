@@ -41,7 +41,11 @@ class Curve:
 
     def __call__(self, wavelength_a: ArrayLike) -> NDArray[np.float64]:
         """Values at these wavelengths, any shape."""
-        return np.asarray(np.interp(wavelength_a, self.wavelength_a, self.value, left=0.0, right=0.0))
+        return np.asarray(
+            np.interp(
+                np.asarray(wavelength_a, dtype=np.float64), self.wavelength_a, self.value, left=0.0, right=0.0
+            )
+        )
 
 
 def ab_magnitude(spectrum: Curve, response: Curve, redshift: ArrayLike) -> NDArray[np.float64]:
