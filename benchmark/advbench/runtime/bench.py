@@ -206,7 +206,7 @@ def _refuse_unfit(part: Component | None, data: Data) -> None:
 
 def _refuse_other_space(cell: Cell, source: Data, target: Data) -> None:
     assert cell.target is not None
-    if target.space.shape != source.space.shape or target.space.channels != source.space.channels:
+    if target.space.shape != source.space.shape:  # other channels may be the very shift that is adapted to
         spaces = [
             f"{item.label} has inputs of shape {data.space.shape} in {', '.join(data.space.channels)}"
             for item, data in ((cell.target, target), (cell.source, source))
