@@ -223,7 +223,7 @@ class Session:
 
     def _draw(self, plan: Plan, rows: Sequence[Row]) -> None:
         if self.grid.suite.figures:
-            from advbench.engines.drawing import draw  # imports torch
+            from advbench.runtime.drawing import draw  # imports torch
 
             finished = {one.cell_id: one.cell for one in plan.cells}
             self.problems += draw(
