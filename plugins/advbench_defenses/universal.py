@@ -16,7 +16,7 @@ NOTHING = -1e9  # has no share in a softmax, and unlike -inf no gradient that is
 
 
 def clustering(similarities: Tensor, temperature: float) -> Tensor:
-    """Mean entropy of ``softmax(s / T)`` over the neighbours of each sample, eq. 3 and 4 of the paper: a scalar.
+    """Mean entropy of ``softmax(s / T)`` over the neighbours of each sample, a scalar: neighbourhood clustering.
 
     ``similarities`` (b, m) are cosines, ``-inf`` where something is no neighbour; a sample without any counts 0.
     """
@@ -28,8 +28,8 @@ def clustering(similarities: Tensor, temperature: float) -> Tensor:
 def separation(logits: Tensor, threshold: float, margin: float) -> Tensor:
     """``-mean max(|H - threshold|, margin)`` of the entropies H of logits (b, K): a scalar <= 0.
 
-    Away from the threshold, where the network is sure or unsure enough (eq. 6 and 7 of the paper), it is made more so;
-    samples within the margin are left alone.
+    The paper's entropy separation: away from the threshold, where the network is sure or unsure enough, it is made more
+    so. Samples within the margin are left alone: the constant that they add has no gradient.
     """
     away = (entropy(logits.log_softmax(1)) - threshold).abs()
     return -away.clamp_min(margin).mean()
@@ -69,9 +69,11 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def remember(self, features: Tensor, rows: Tensor) -> None:
-        """Target features (b, d) of the samples in ``rows`` (b,); of a sample that is there twice, any of the two."""
+        """Target features (b, d) of the samples in ``rows`` (b,); of a sample that is there twice, the later ones."""
+        last = torch.full_like(self.seen, -1, dtype=torch.int64)
+        last = last.scatter_reduce(0, rows, torch.arange(len(rows), device=rows.device), "amax")[rows]
         # A new tensor: the gradient of this step still needs the old one.
-        self.features = self.features.index_copy(0, rows, F.normalize(features))
+        self.features = self.features.index_copy(0, rows, F.normalize(features)[last])
         self.seen = self.seen.index_fill(0, rows, True)
 
     @torch.no_grad()

@@ -313,6 +313,18 @@ def test_plan_shows_axes_rows_reasons_and_passes(
     assert lines[-1].startswith("never loaded: dots;")
 
 
+def test_plan_tells_what_so_many_samples_can_tell(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--plugins-dir", str(folder / "plugins"), "--out", str(tmp_path / "out"), "--limit", "100"]
+    assert invoke(["plan", str(folder / "suite.yaml"), *arguments]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    # Wilson: half widths of 50 of 100 and of 90 of 100; 6 of 100 that change one way give McNemar's p = 0.031, 5 give 0.06
+    assert "100 samples (dots): an accuracy of 50 % is known to 9.6 points either way" in words
+    assert "one of 90 % to 6 (95 %)" in words
+    assert "told apart from 6 points on, at best" in words
+
+
 def test_plan_as_json_and_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         str(folder / "suite.yaml"),

@@ -297,6 +297,14 @@ def test_the_memory_knows_neither_the_sample_itself_nor_what_it_has_not_seen():
     assert not memory.known[0]
 
 
+def test_the_memory_keeps_the_later_of_two_draws_of_a_sample():
+    memory = Memory(samples=3, classes=2, width=2)
+    f = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]])
+    memory.remember(f, torch.tensor([2, 0, 2, 2, 0]))
+    assert torch.allclose(memory.features, torch.stack([f[4], torch.zeros(2), f[3]]))
+    assert memory.seen.tolist() == [True, False, True]
+
+
 def test_universal_adaptation_looks_at_the_target_alone():
     batch = seen()
     universal = Universal(Memory(6, 3, 5), 0.05, math.log(3) / 2, 0.2, rising=True)

@@ -52,6 +52,10 @@ def mistakes(folder: Path, defenses: str) -> list[str]:
             " `adapt_to: LABEL` (known: deep, faint)",
         ),
         (
+            "  - {use: defenses/domain-adaptation, adapt_to: 3}\n",
+            "7:49: defenses[0].adapt_to: must be text, got 3; quote it",
+        ),
+        (
             "  - - {use: defenses/domain-adaptation, adapt_to: faint}\n"
             "    - {use: defenses/entropy, adapt_to: faint}\n",
             "8:41: defenses[0][1].adapt_to: is given twice in one composition; keep one of the two",

@@ -223,6 +223,19 @@ def test_labels_of_the_target_change_no_byte_and_no_name(tmp_path, method):
     assert fingerprint("a", variants[0]).everything != fingerprint("b", variants[1]).everything
 
 
+def test_the_order_of_the_validation_samples_changes_no_byte(tmp_path):
+    """A validator that saw one class at a time would take a good network for one that calls everything the same."""
+    target, found = domain(True, n=1200), []  # more than the source has
+    valid = target.splits["valid"]
+    for order in (np.arange(len(valid)), np.argsort(valid.y, kind="stable")):
+        moved = Split(valid.x[order], valid.y[order], valid.ids[order])
+        shop = workshop(tmp_path, replace(target, splits={**target.splits, "valid": moved}))
+        network = DomainAdaptation().train(replace(shop, recipe=Recipe(epochs=3, batch_size=64)))
+        found.append((state(network), shop.history))
+    assert found[0][1] == found[1][1]
+    assert all(torch.equal(value, found[1][0][name]) for name, value in found[0][0].items())
+
+
 def test_a_network_is_named_by_the_images_of_its_target(tmp_path):
     target, short = domain(True), Recipe(epochs=1, batch_size=64)
     shop = workshop(tmp_path, target, recipe=short)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from advbench.api import Figure, Picture, Register, Run, UserError, hookimpl
+from advbench.api import Figure, Picture, Register, Run, UserError, hookimpl, param
 from advbench.components.loader import Plugins, Source
 from advbench.engines.session import Options, Session
 from advbench.suite.grid import expand
@@ -55,6 +55,17 @@ class Looks(Figure):
         return [Picture(folder / "seen.txt", "the number of rows")]
 
 
+class Says(Figure):
+    """Writes a word, always in a file of the same name."""
+
+    word: str = param("yes", "the word")
+
+    def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
+        """One file."""
+        (folder / "word.txt").write_text(self.word)
+        return [Picture(folder / "word.txt", self.word)]
+
+
 class Refuses(Figure):
     """Needs something else."""
 
@@ -71,19 +82,20 @@ class Breaks(Figure):
         raise ZeroDivisionError("one over zero")
 
 
-def session(tmp_path: Path) -> Session:
+def session(tmp_path: Path, suite: str = SUITE) -> Session:
     module = ModuleType("mine")
 
     def register_figures(register: Register) -> None:
         register("looks", Looks)
         register("refuses", Refuses)
         register("breaks", Breaks)
+        register("says", Says)
 
     module.register_figures = hookimpl(register_figures)  # type: ignore[attr-defined]
     toybox = Path(advbench_toys.__file__).parent
     installed = Plugins.discover([toybox])._sources.values()
     plugins = Plugins([*installed, Source("mine", "mine 1", lambda: module)])
-    (tmp_path / "drawn.yaml").write_text(SUITE)
+    (tmp_path / "drawn.yaml").write_text(suite)
     grid = expand(read_suite(tmp_path / "drawn.yaml", plugins), plugins)
     options = Options(tmp_path / "store", tmp_path / "run", plugins_dirs=(toybox,), device="cpu")
     return Session(grid, options, plugins, lambda event: None)
@@ -110,6 +122,17 @@ def test_what_is_drawn_is_drawn_once(tmp_path: Path) -> None:
     (tmp_path / "run" / "figures" / "mine-looks" / "seen.txt").unlink()
     session(tmp_path).run([])
     assert SEEN == ["looks", "looks"]
+
+
+def test_a_figure_that_is_asked_for_twice_has_two_folders(tmp_path: Path) -> None:
+    asked = SUITE.replace(
+        "mine/looks, mine/refuses, mine/breaks", "mine/says, {use: mine/says, params: {word: no}}"
+    )
+    assert session(tmp_path, asked).run([]).problems == ()
+    entries = json.loads((tmp_path / "run" / "figures.json").read_text())
+    pictures = [picture for entry in entries for picture in entry["pictures"]]
+    assert [picture["caption"] for picture in pictures] == ["yes", "no"]
+    assert [(tmp_path / "run" / picture["path"]).read_text() for picture in pictures] == ["yes", "no"]
 
 
 def test_the_history_of_a_training_is_kept_beside_the_leaderboard(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import roc_auc_score
 
+from advbench.errors import PluginError
 from advbench.evidence.figures import figures
 from advbench.runtime.crafting import craft
-from advbench.runtime.detection import calibrated
+from advbench.runtime.detection import calibrated, learned
 from advbench.runtime.judging import judge
 from advbench_defenses.entropy import Entropy
+from advbench_defenses.mahalanobis import Mahalanobis
 
 
 class Inside:
@@ -101,3 +103,24 @@ def test_what_is_of_no_class_is_right_if_it_is_rejected(open_set):
     assert row["unknown_auroc"] == pytest.approx(expected)
     closed = (logits.argmax(1) == samples.y)[~unknown].double().mean().item()
     assert row["closed_set_clean"] == pytest.approx(closed)
+    attacked = pipeline.predict(crafted.x, {}, samples.rng(0, "x")).argmax(1)
+    closed = (attacked == samples.y)[~unknown].double().mean().item()
+    assert row["closed_set_perturbed"] == pytest.approx(closed)
+    assert closed < row["closed_set_clean"]
+
+
+@pytest.mark.parametrize("fixed", [None, 0.5])
+def test_calibration_on_no_known_class_is_a_clear_error(open_set, fixed):
+    pipeline, samples, _ = open_set
+    nothing = replace(samples, y=torch.full_like(samples.y, -1)).of_known_class()
+    message = "Entropy sets its threshold on clean samples of the classes, and there are none"
+    with pytest.raises(PluginError, match=message):
+        calibrated(Entropy(fixed_threshold=fixed), pipeline, nothing, 0, {})
+
+
+def test_a_detector_learns_known_classes_alone(open_set):
+    pipeline, samples, _ = open_set
+    found = learned(Mahalanobis(), pipeline, samples, 0)
+    expected = learned(Mahalanobis(), pipeline, samples.of_known_class(), 0)
+    assert len(found["means"]) == 3
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -199,7 +199,7 @@ def test_a_full_suite_is_written_out(read: Reader) -> None:
     wide = suite.models[1].spec
     assert wide is not None
     assert (wide.parameters["width"], wide.parameters["bands"]) == (64, [1.0, 0.5])
-    assert wide.parameters["recipe"] == Recipe(epochs=3).model_dump()
+    assert wide.parameters["recipe"] == Recipe(epochs=3).model_dump(mode="json")
     assert [item.label for item in suite.defenses] == [
         "none",
         "blur",

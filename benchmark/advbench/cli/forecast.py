@@ -87,6 +87,16 @@ def _network(environment: Environment, cell: Cell, defenses: tuple[Spec, ...]) -
     return Network(label, "cached" if environment.store.find("network", made_from) else "train")
 
 
+def sizes(plan: Plan, environment: Environment) -> dict[str, int | None]:
+    """Samples of each data set that is evaluated; None where only loading it tells."""
+    found: dict[str, int | None] = {}
+    for one in plan.cells:
+        if not one.cell.skip and one.cell.dataset.label not in found:
+            card = known_card(environment, one.cell.dataset.spec, one.cell.source_spec)
+            found[one.cell.dataset.label] = _samples(one.cell, card)
+    return found
+
+
 def spending(plan: Plan, environment: Environment) -> list[Spending]:
     """What each cell to be computed costs, in the order in which they are computed."""
     crafted: set[tuple[object, ...]] = set()

@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
-from advbench.cli.forecast import Network, Spending, networks, spending
+from advbench.cli.forecast import Network, Spending, networks, sizes, spending
 from advbench.cli.main import COMMANDS
 from advbench.cli.selection import ONLY_EPILOG, Selection, selects
 from advbench.components.loader import Plugins
 from advbench.display.words import plural
 from advbench.engines.planning import Options, Plan, Planned, Planner, Worst
+from advbench.evidence.exact import least_changed
+from advbench.evidence.statistics import Interval, wilson
 from advbench.runtime.data import Environment
 from advbench.store.artifacts import Store
 from advbench.store.records import Records
@@ -40,7 +42,8 @@ def show(selection: Selection, as_json: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(as_document(plan, needed, costs), indent=1))
         return
-    for line in [*_axes(plan), "", *_rows(plan), *_networks(needed), *_passes(costs), *_unknown(plan)]:
+    told = _precision(sizes(plan, planner.environment))
+    for line in [*_axes(plan), "", *_rows(plan), *_networks(needed), *_passes(costs), *told, *_unknown(plan)]:
         click.echo(line)
 
 
@@ -175,6 +178,24 @@ def _passes(costs: list[Spending]) -> list[str]:
     if len(said) < len(attacks):
         words.append(f"not known before the run for {plural(len(attacks) - len(said), 'cell')}")
     return [f"  {'passes' if index == 0 else '':<20}{line}" for index, line in enumerate(words)]
+
+
+def _precision(sizes: Mapping[str, int | None]) -> list[str]:
+    """What so many samples can tell, before they are paid for."""
+    lines: list[str] = []
+    for n in sorted({n for n in sizes.values() if n}):
+        labels = ", ".join(label for label, size in sizes.items() if size == n)
+        half, most = (wilson(round(rate * n), n) for rate in (0.5, 0.9))
+        lines += [
+            f"{plural(n, 'sample')} ({labels}): an accuracy of 50 % is known to {_points(half)} points either way,"
+            f" one of 90 % to {_points(most)} (95 %);",
+            f"two rows of the same samples can be told apart from {100 * least_changed() / n:.2g} points on, at best",
+        ]
+    return [f"  {'precision' if index == 0 else '':<20}{line}" for index, line in enumerate(lines)]
+
+
+def _points(interval: Interval) -> str:
+    return f"{50 * (interval.high - interval.low):.2g}"
 
 
 def _unknown(plan: Plan) -> list[str]:

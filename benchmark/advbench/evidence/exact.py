@@ -18,6 +18,14 @@ def sign_test(more: int, less: int) -> float:
     return total / (1 << n)
 
 
+def least_changed() -> int:
+    """How many samples two rows must differ in for McNemar's exact test to find them different at 5 %, at least.
+
+    That is if one row is right on each of them: six, for ``2 / 2**6 < 0.05``.
+    """
+    return next(k for k in range(1, 64) if 2 * sign_test(k, 0) <= 0.05)
+
+
 def binomial_tail(count: int, n: int, rate: float) -> float:
     """Probability of at least ``count`` of ``n`` where each happens with probability ``rate`` in [0, 1]."""
     if count <= 0:

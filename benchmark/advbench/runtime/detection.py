@@ -104,7 +104,16 @@ class Guard:
 def calibrated(
     detector: Defense, pipeline: Pipeline, calibration: Samples, seed: int, learned: Mapping[str, Tensor]
 ) -> Guard:
-    """The detector with the threshold that it sets on clean samples, and on nothing else."""
+    """The detector with the threshold that it sets on clean samples, and on nothing else.
+
+    Raises
+    ------
+    PluginError
+        If there are no samples, or the threshold is not finite.
+    """
+    if not len(calibration):
+        name = type(detector).__name__
+        raise PluginError(f"{name} sets its threshold on clean samples of the classes, and there are none")
     blind = Guard(detector, math.nan, 1.0, False, learned)
     scores = blind.scores(pipeline, calibration, seed).cpu().numpy()
     threshold = float(detector.threshold(scores))
@@ -117,7 +126,8 @@ def calibrated(
 
 
 def learned(defense: Defense, pipeline: Pipeline, samples: Samples, seed: int) -> Mapping[str, Tensor]:
-    """What a defense learns from clean training samples."""
+    """What a defense learns from clean training samples; those that are none of the classes are left out."""
+    samples = samples.of_known_class()
     rng = samples.rng(seed, "learning")
     with torch.no_grad(), isolated_rng(seed_of(seed, "learning")):
         return defense.learn(samples.x, samples.y, _Whole(pipeline, samples, rng), pipeline.space)

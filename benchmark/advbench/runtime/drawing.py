@@ -39,13 +39,18 @@ def draw(
     done = [row for row in in_order(rows) if row["status"] == "ok"]
     run = FinishedRun(done, cells, records, execution, emit)
     known, listing, problems = _listing(out), [], []
+    ids = [spec.id for spec in figures]
     for spec in figures:
         key = digest([spec.json(), canonical([[row["cell_id"], row["weights"]] for row in done])])
         entry = known.get(key)
         if entry is None:
             emit({"event": "note", "text": f"drawing {spec.id}"})
             try:
-                entry = {"key": key, "figure": spec.id, "pictures": _draw(spec, run, out, plugins)}
+                entry = {
+                    "key": key,
+                    "figure": spec.id,
+                    "pictures": _draw(spec, run, _folder(out, spec, ids), plugins),
+                }
             except Exception as error:  # noqa: BLE001 - the leaderboard stands without its pictures
                 words = str(error) if isinstance(error, AdvbenchError) else last_words(error)
                 problems.append(f"figure {spec.id}: {words}")
@@ -55,11 +60,17 @@ def draw(
     return problems
 
 
-def _draw(spec: Spec, run: FinishedRun, out: Path, plugins: Plugins) -> list[dict[str, str]]:
+def _folder(out: Path, spec: Spec, ids: Sequence[str]) -> Path:
+    """The figure's own folder; one that is asked for several times has several, named by its parameters."""
+    name = spec.id.replace("/", "-")
+    return out / FOLDER / (name if ids.count(spec.id) == 1 else f"{name}-{digest(spec.params)[:6]}")
+
+
+def _draw(spec: Spec, run: FinishedRun, folder: Path, plugins: Plugins) -> list[dict[str, str]]:
     figure = instantiate(plugins, spec)
     assert isinstance(figure, Figure)
-    folder = out / FOLDER / spec.id.replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
+    out = folder.parents[1]
     return [
         {"path": Path(path).relative_to(out).as_posix(), "caption": caption}
         for path, caption in figure.draw(run, folder)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from advbench.runtime.events import Emit
 from advbench.runtime.network import Network, freeze
 from advbench.runtime.reading import batches, read
 from advbench.runtime.rng import SampleRng, isolated_rng, seed_of
+from advbench.runtime.splits import sample_order
 from advbench.values import Classification, Data, Split, Task
 
 
@@ -203,14 +205,19 @@ class Trainer:
         module.train(was_training)
         return total / len(split)
 
+    @cached_property
+    def _other_order(self) -> NDArray[np.int64]:
+        """Validation samples of the target data set in hash order: a batch has all classes even if they are sorted."""
+        return sample_order(self.other.splits["valid"].ids) if self.other else np.empty(0, np.int64)
+
     def _other_valid(self, rows: NDArray[np.int64], purpose: str) -> Batch | None:
-        """As many validation samples of the target data set, again from its first one after its last."""
+        """As many validation samples of the target data set, in hash order and again from the first after the last."""
         if self.other is None:
             return None
         if not len(self.other.splits.get("valid", ())):
             raise PluginError(f"{self.label} has to be adapted, but its target data set has no split 'valid'")
         split = self.other.splits["valid"]
-        index = rows % len(split)
+        index = self._other_order[rows % len(split)]
         rng = SampleRng(self.seed, f"{purpose}:valid", split.ids[index], self.device)
         where = torch.from_numpy(index).to(self.device)
         return Batch(*batch_to(split, index, self.other, self.device), rng, rows=where)
@@ -316,9 +323,7 @@ def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             weight_decay=recipe.weight_decay,
             nesterov=nesterov,
         )
-    return torch.optim.Adam(
-        parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
-    )
+    return torch.optim.Adam(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
 
 def _schedule(

@@ -43,7 +43,7 @@ class Trained:
     def inside(self) -> str:
         """A sentence for figures of the network itself, where a defense may stand around it."""
         bare = self.rows[0]["defense"] == "none"
-        return "" if bare else " Parts of the defense that stand before or behind the network are left out."
+        return "" if bare else " What a defense does before or behind the network is left out."
 
 
 class NetworkFigure(Figure):
@@ -144,8 +144,8 @@ class PairFigure(PerturbedFigure):
 
 
 def cells(run: Run) -> list[Row]:
-    """Rows with samples and a network of their own: computed, and no worst case."""
-    return [row for row in run.rows if row.get("status") == "ok" and row.get("kind") != "worst-case"]
+    """Computed rows of the suite's own cells: no worst case, which has no samples, and none of an audit."""
+    return [row for row in run.rows if row.get("status") == "ok" and row.get("kind") == "cell"]
 
 
 def fits(row: Row, axis: str, pattern: str | None) -> bool:

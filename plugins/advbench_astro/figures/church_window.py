@@ -31,10 +31,9 @@ class Window(NamedTuple):
     """One church window."""
 
     name: str  # of the sample
+    true: int  # its class, -1 if none
     classes: NDArray[np.int64]  # (221, 221), row = y, column = x
-    marked: tuple[
-        int, int, int
-    ]  # classes of the sample, its perturbed self, and itself in the other data set
+    marked: tuple[int, int, int]  # classes of the sample, its perturbed self, and itself in the other data
     lengths: tuple[float, float]  # of the two differences in latent space
 
 
@@ -147,7 +146,8 @@ def _windows(network: Any, chosen: _Chosen) -> list[Window]:
         if classes_at_marks(classes) != predicted:
             raise UserError(f"cannot show {name}: two of its outputs are equal up to rounding")
         lengths = (float((changed - origin).norm()), float((other - origin).norm()))
-        windows.append(Window(name, classes, (predicted[0], predicted[1], predicted[2]), lengths))
+        marked = (predicted[0], predicted[1], predicted[2])
+        windows.append(Window(name, int(here.y[index]), classes, marked, lengths))
     return windows
 
 
@@ -163,10 +163,15 @@ def _drawn(windows: Sequence[Window], classes: Sequence[str], row: Row, other: R
         )  # fmt: skip
         for x, y, marker in MARKS:
             axes.plot(x, y, marker, markersize=13, markeredgewidth=1.3, **WHITE)
-        axes.set_title(window.name, fontsize=USUAL)
+        true = classes[window.true] if window.true >= 0 else "none of the classes"
+        axes.set_title(f"{window.name}, true class: {true}", fontsize=USUAL)
         axes.set(xticks=TICKS, yticks=TICKS)
-        axes.set_xlabel(f"towards {row['perturbation']} (1 = {window.lengths[0]:.3g})", fontsize=USUAL)
-        axes.set_ylabel(f"towards {other['dataset']} (1 = {window.lengths[1]:.3g})", fontsize=USUAL)
+        axes.set_xlabel(
+            f"towards {row['perturbation']} (1 = {window.lengths[0]:.3g} latent units)", fontsize=USUAL
+        )
+        axes.set_ylabel(
+            f"towards {other['dataset']} (1 = {window.lengths[1]:.3g} latent units)", fontsize=USUAL
+        )
     for axes in figure.axes[len(windows) :]:
         axes.set_visible(False)
     handles: list[Any] = [Patch(color=colour, label=name) for colour, name in zip(palette, classes)]

@@ -31,6 +31,7 @@ class Chosen(NamedTuple):
     clean_prediction: NDArray[Any]
     perturbed_prediction: NDArray[Any]
     of: int  # how many there were to choose from
+    kind: str  # fooled, correct or evaluated ones
 
 
 def chosen_samples(run: Run, row: Row, count: int, which: str) -> Chosen:
@@ -49,7 +50,8 @@ def chosen_samples(run: Run, row: Row, count: int, which: str) -> Chosen:
     right, wrong_after = outcomes["clean_correct"], ~outcomes["perturbed_correct"]
     groups = {"fooled": right & wrong_after, "correct": right, "all": np.ones_like(right)}
     order = ["fooled", "correct", "all"]
-    fitting = next(groups[name] for name in order[order.index(which) :] if groups[name].any())
+    kind = next(name for name in order[order.index(which) :] if groups[name].any())
+    fitting = groups[kind]
     rows = np.flatnonzero(fitting)
     if isinstance(run.task(row), Classification):
         rows = rows[in_turns(outcomes["target"][rows])]
@@ -60,6 +62,7 @@ def chosen_samples(run: Run, row: Row, count: int, which: str) -> Chosen:
         shown.x[index], run.perturbed(row, int(rows.max()) + 1)[index],
         {name: value[index] for name, value in shown.extras.items()}, shown.ids[rows],
         *(outcomes[name][rows] for name in ("target", "clean_prediction", "perturbed_prediction")), int(fitting.sum()),
+        "evaluated" if kind == "all" else kind,
     )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def said(value: Any, task: Task) -> str:
     """A class by its name, or a number."""
     if isinstance(task, Classification):
         return task.classes[int(value)] if int(value) >= 0 else "none of the classes"
-    return f"{float(np.ravel(value)[0]):.3g}"
+    return f"{float(np.ravel(value)[0]):.3g} {task.unit}".rstrip()
 
 
 class Panels(PerturbedFigure):
@@ -107,7 +110,7 @@ class Panels(PerturbedFigure):
         caption = (
             f"Images of {row['dataset']}, their change under {row['perturbation']} and the perturbed images"
             f" ({bands}{stretch}); the change is scaled by its largest value, which is printed. Predictions of"
-            f" {trained.words}: {samples}. {len(found.ids)} of {found.of} samples that fit, of {row['n']}"
+            f" {trained.words}: {samples}. {len(found.ids)} of {found.of} {found.kind} samples, of {row['n']}"
             " evaluated."
         )
         return [Picture(path, caption)]
@@ -128,12 +131,14 @@ class Panels(PerturbedFigure):
             ring(middle, changed[index])
             ring(right, changed[index])
             true = said(found.target[index], task)
-            left.set_title(f"{said(found.clean_prediction[index], task)} (true {true})", fontsize=USUAL)
+            left.set_title(
+                f"predicted {said(found.clean_prediction[index], task)} (true {true})", fontsize=USUAL
+            )
             middle.set_title(f"change, at most {largest[index]:.2g} {unit}", fontsize=USUAL)
-            right.set_title(said(found.perturbed_prediction[index], task), fontsize=USUAL)
+            right.set_title(f"predicted {said(found.perturbed_prediction[index], task)}", fontsize=USUAL)
             left.set_ylabel(str(found.ids[index]), fontsize=SMALL)
         figure.suptitle(
-            f"{trained.name}: {row['dataset']} under {row['perturbation']}, {n} of {found.of} (n = {row['n']})",
+            f"{trained.name}: {row['dataset']} under {row['perturbation']}, {n} of {found.of} {found.kind} (n = {row['n']})",
             fontsize=LARGE,
         )
         return figure

@@ -117,8 +117,8 @@ class GradCam(PerturbedFigure):
         save(self._drawn(found, heat, run, row, trained), path, self.dpi)
         explained = "the predicted class" if isinstance(task, Classification) else "a large output"
         caption = (
-            f"Grad-CAM of {trained.words} on {len(found.ids)} of {found.of} samples of {row['dataset']} that"
-            f" fit, of {row['n']} evaluated: unperturbed image, what speaks for {explained} there, the image"
+            f"Grad-CAM of {trained.words} on {len(found.ids)} of {found.of} {found.kind} samples of"
+            f" {row['dataset']}, of {row['n']} evaluated: unperturbed image, what speaks for {explained} there, the image"
             f" under {row['perturbation']}, and what speaks for {explained} then. Heat maps are of the last"
             f" convolution, scaled to a largest value of 1 each.{trained.inside}"
         )
@@ -143,7 +143,9 @@ class GradCam(PerturbedFigure):
                     ring(image, changed[index])
                 drawn = warm.imshow(maps[index], cmap="cividis", vmin=0, vmax=1)
                 words = (
-                    f"speaks for {said(answers[index], task)}" if classes else said(predictions[index], task)
+                    f"speaks for {said(answers[index], task)}"
+                    if classes
+                    else f"predicted {said(predictions[index], task)}"
                 )
                 nothing = "" if maps[index].any() else " (nothing)"
                 image.set_title(str(row["perturbation"]) if side else "unperturbed", fontsize=SMALL)
@@ -152,10 +154,12 @@ class GradCam(PerturbedFigure):
             axis.set(xticks=[], yticks=[])
         for axis, name, true in zip(axes[::4], found.ids.tolist(), found.target):
             axis.set_ylabel(f"{name}\ntrue {said(true, task)}", fontsize=SMALL)
-        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
-        explained = "the class named" if classes else "a large output; predictions above"
+        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40, pad=0.015)
+        explained = "the class named" if classes else "a large output"
         bar.set_label(f"Grad-CAM: what speaks for {explained} (share of the largest value)", fontsize=USUAL)
         bar.ax.tick_params(labelsize=SMALL)
-        title = f"Grad-CAM of {trained.name} on {row['dataset']}: {n} of {found.of} (n = {row['n']})"
+        title = (
+            f"Grad-CAM of {trained.name} on {row['dataset']}: {n} of {found.of} {found.kind} (n = {row['n']})"
+        )
         figure.suptitle(title, fontsize=LARGE)
         return figure

@@ -76,7 +76,7 @@ class LatentDistances(PairFigure):
     """Mean distances in latent space from a sample to itself in another data set, and perturbed, with their errors.
 
     The comparison of Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, on the samples that every network
-    shown classifies correctly: a choice by success alone would compare other samples for each network. Raw distances
+    shown predicts correctly: a choice by success alone would compare other samples for each network. Raw distances
     depend on the scale of latent space; the normalised ones are in units of the root mean square distance between two
     of the unperturbed samples.
     """
@@ -132,7 +132,7 @@ def _table(found: Sequence[tuple[Trained, Row, Row, _Measured]]) -> list[Line]:
     """Lines of each network, on the samples that are right in all of them."""
     shared = set.intersection(*(set(one.ids[one.right].tolist()) for *_, one in found))
     if len(shared) < 2:
-        raise UserError(f"needs two samples that every network classifies correctly; there are {len(shared)}")
+        raise UserError(f"needs two samples that every network predicts correctly; there are {len(shared)}")
     lines = []
     for trained, row, other, one in found:
         keep = np.array([name in shared for name in one.ids.tolist()])
@@ -173,7 +173,7 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
     pairs = list(dict.fromkeys(one.between for one in lines))
     figure = sheet(1.9 + 0.75 * len(networks))
     axes = panels(figure, 1, 2, sharey=True)
-    titles = ("latent units", "units of the scale of latent space")
+    titles = ("distance (latent units)", "distance / RMS distance between two samples")
     for axis, kind, title in zip(axes, ("raw", "normalised"), titles):
         for place, pair in enumerate(pairs):
             for height, network in enumerate(networks):
@@ -191,7 +191,7 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
                         f"n = {value.n}", (value.mean, y), (0, 6), textcoords="offset points", ha="center",
                         fontsize=SMALL - 1,
                     )  # fmt: skip
-        axis.set_xlabel(f"distance ({title})", fontsize=USUAL)
+        axis.set_xlabel(title, fontsize=USUAL)
         axis.margins(x=0.12)  # for the words beside the last point
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
         axis.grid(axis="x", alpha=0.3)
@@ -222,7 +222,7 @@ def _caption(lines: Sequence[Line], names: tuple[str, str, str]) -> str:
     return (
         f"Mean distance in latent space from an unperturbed sample of {names[0]} to the same object in"
         f" {names[1]}, to itself under {names[2]}, and to itself where {names[2]} fooled the network, over the"
-        f" {first.n_shared} samples that are classified correctly in {names[0]} by every network shown. Left"
+        f" {first.n_shared} samples that every network shown predicts correctly in {names[0]}. Left"
         " raw, right divided by the root mean square distance between two of the unperturbed samples."
         f" {counts}. {values}."
     )

@@ -63,20 +63,21 @@ class LatentMap(PairFigure):
         n = len(latent.clean)
         figure = sheet(5.0)
         axes = panels(figure, 1, 2)
-        for one, places in zip(axes, maps):
-            scatter(one, described(places, latent, run.task(row), row, other))
+        points = [described(places, latent, run.task(row), row, other) for places in maps]
+        for one, some in zip(axes, points):
+            scatter(one, some)
         axes[0].set_title(f"t-SNE, perplexity {perplexity:.3g}", fontsize=USUAL)
         axes[0].set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
         axes[1].set_aspect("equal", adjustable="datalim")
         axes[1].set_title("principal components", fontsize=USUAL)
         axes[1].set_xlabel(f"component 1 (latent units), {share[0]:.0%} of the variance", fontsize=USUAL)
         axes[1].set_ylabel(f"component 2 (latent units), {share[1]:.0%}", fontsize=USUAL)
-        key(figure, described(linear, latent, run.task(row), row, other))
+        key(figure, points[1])
         figure.suptitle(f"Latent space of {trained.name}, n = {n} in each domain", fontsize=LARGE)
         path = save(figure, folder / f"latent-map-{trained.slug}.png", self.dpi)
         caption = (
             f"Latent space of {trained.words}: {n} samples of {row['dataset']}, the same in {other['dataset']},"
-            f" and the first under {row['perturbation']}. Marker says which, colour the true class or value."
+            f" and the first under {row['perturbation']}. Marker says which, colour the true {points[0].meaning}."
             " Left t-SNE, which keeps neighbours but no distances, right the first two principal components,"
             f" with {share.sum():.0%} of the variance.{trained.inside}"
         )

@@ -23,7 +23,7 @@ from advbench_astro.figures.choose import PairFigure, Row, Trained
 from advbench_astro.figures.latent import Embedded, embedded_pair
 
 ELEVATION = 10.0
-FRAME = (5.6, 5.0)
+FRAME = (5.6, 5.2)
 """Size of a frame of the film in inches."""
 
 
@@ -37,6 +37,11 @@ class Points(NamedTuple):
     domains: Sequence[str]
     groups: Sequence[str]  # names of the classes; of a regressor its one target
     classes: bool
+
+    @property
+    def meaning(self) -> str:
+        """What colours are."""
+        return "class" if self.classes else self.groups[0]
 
 
 def isomap(points: NDArray[Any], components: int, neighbours: int) -> tuple[NDArray[np.float64], int]:
@@ -96,7 +101,7 @@ class Isomap(PairFigure):
         words = (
             f"Isomap of the latent space of {trained.words} with {used} neighbours: {n} samples of"
             f" {row['dataset']}, the same in {other['dataset']}, and the first under {row['perturbation']};"
-            " marker says which, colour the true class or value. The axes are in units of latent"
+            " marker says which, colour the true {maps[0].meaning}. The axes are in units of latent"
             f" space.{trained.inside}"
         )
         path = folder / f"isomap-{trained.slug}.png"
@@ -158,7 +163,7 @@ def key(figure: Any, points: Points) -> None:
         ]
     else:
         scale = Normalize(points.value.min(), points.value.max())
-        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=figure.axes, shrink=0.8, pad=0.1)
+        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=figure.axes, shrink=0.8, pad=0.03)
         bar.set_label(f"true {points.groups[0]}", fontsize=USUAL)
         bar.ax.tick_params(labelsize=SMALL)
     handles += [
@@ -169,8 +174,9 @@ def key(figure: Any, points: Points) -> None:
 
 
 def _drawn(maps: Sequence[Points], title: str) -> Any:
-    figure = sheet(5.2)
-    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
+    figure = sheet(4.9)
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.15))
+    left, right = figure.add_subplot(grid[0]), figure.add_subplot(grid[1], projection="3d")
     scatter(left, maps[0])
     left.tick_params(labelsize=SMALL)
     left.set_aspect("equal", adjustable="datalim")
@@ -188,7 +194,7 @@ def _three(axes: Any, points: Points, azimuth: float) -> None:
     for index, name in enumerate("xyz"):
         getattr(axes, f"set_{name}label")(f"component {index + 1}", fontsize=SMALL)
         getattr(axes, f"{name}axis").set_major_locator(MaxNLocator(4))
-    axes.set_box_aspect(None, zoom=0.82)  # else the label of the vertical axis is cut off
+    axes.set_box_aspect((1, 1, 0.85), zoom=0.9)  # larger, the label of the vertical axis would be cut off
     axes.view_init(elev=ELEVATION, azim=azimuth)
 
 

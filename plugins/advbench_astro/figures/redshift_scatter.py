@@ -32,7 +32,10 @@ class RedshiftScatter(PerturbedFigure):
             raise UserError("needs a regressor: rows with bias, sigma_mad and eta")
         figure = drawn(run, row, task, trained)
         path = save(figure, folder / f"redshift-scatter-{trained.slug}.png", self.dpi)
-        sides = [f"{side}: {_numbers(row, side)}" for side in ("clean", "perturbed")]
+        sides = [
+            f"{name}: {_numbers(row, side)}"
+            for name, side in (("Unperturbed", "clean"), ("Perturbed", "perturbed"))
+        ]
         caption = (
             f"Predicted against true {_name(task)} of {trained.words} on {row['dataset']} (n = {row['n']}),"
             f" left unperturbed, right under {row['perturbation']}. {'. '.join(sides)}. The solid line is a"

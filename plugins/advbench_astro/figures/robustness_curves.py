@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +25,11 @@ from advbench_astro.figures.canvas import (
     save,
     sheet,
 )
-from advbench_astro.figures.choose import NetworkFigure, Row, Trained, base_label, fits, slug
+from advbench_astro.figures.choose import NETWORK, NetworkFigure, Row, Trained, base_label, fits, slug
+
+
+WORST = "worst case per sample"
+"""The curve of the leaderboard's worst-case rows."""
 
 
 class Curve(NamedTuple):
@@ -63,7 +68,8 @@ class RobustnessCurves(NetworkFigure):
 
     A family is a perturbation with its parameters but the strength. A picture holds what has its strength in the same
     unit, on one data set, a panel for each network. Several seeds are one curve: their mean, within the widest interval
-    of them. The worst case of the attacks is the monotone envelope of their curves.
+    of them. The worst case is that of the leaderboard, for each sample over all attacks; where there are no such rows,
+    or not all attacks are shown, the monotone envelope of the curves stands for it.
     """
 
     tags: ClassVar[Tags] = Tags()
@@ -80,7 +86,8 @@ class RobustnessCurves(NetworkFigure):
         networks = self.networks(run, every_seed=True)
         groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
         for trained in networks:
-            for row in trained.rows:
+            worst = _worst_rows(run, trained) if self.perturbation is None else []
+            for row in [*trained.rows, *worst]:
                 if (
                     _drawable(row)
                     and fits(row, "dataset", self.dataset)
@@ -111,6 +118,18 @@ class RobustnessCurves(NetworkFigure):
         return found
 
 
+def _worst_rows(run: Run, trained: Trained) -> list[Row]:
+    """The leaderboard's worst cases of a network, if there is one at most for a threat model that curves tell apart."""
+    same = [
+        row
+        for row in run.rows
+        if (row.get("kind"), row.get("status")) == ("worst-case", "ok")
+        and all(row.get(name) == trained.rows[0].get(name) for name in (*NETWORK, "seed"))
+    ]
+    keys = [(row["dataset"], _axis(row), row["strength"], row["knowledge"]) for row in same]
+    return same if len(set(keys)) == len(keys) else []
+
+
 def _drawable(row: Row) -> bool:
     strength = row.get("strength")
     return row["perturbation"] != "none" and isinstance(strength, (int, float)) and np.isfinite(strength)
@@ -130,9 +149,26 @@ def _network(trained: Trained, networks: Sequence[Trained]) -> str:
 
 
 def _family(row: Row) -> str:
-    """The label without swept parameters, with the knowledge where there are several kinds."""
+    """The label without its strength, with the knowledge where there are several kinds."""
     known = "" if row["knowledge"] in ("none", "adaptive") else f" ({row['knowledge']})"
-    return base_label(str(row["perturbation"])) + known
+    return (WORST if row.get("kind") == "worst-case" else without_strength(row)) + known
+
+
+def without_strength(row: Row) -> str:
+    """``pgd(steps=10)`` of ``pgd(eps=0.1, steps=10)`` with strength 0.1; the bare name where no part is the strength."""
+    name, _, inside = str(row["perturbation"]).partition("(")
+    parts = [part for part in re.split(r",\s*(?=\w+=)", inside.removesuffix(")")) if part]
+    rest = [part for part in parts if not _is(part.partition("=")[2], float(row["strength"]))]
+    return f"{name}({', '.join(rest)})" if rest and len(rest) == len(parts) - 1 else name
+
+
+def _is(text: str, strength: float) -> bool:
+    """Whether a swept value is this strength, as far as labels are written out."""
+    try:
+        above, _, below = text.partition("/")
+        return bool(np.isclose(float(above) / float(below or 1), strength, rtol=1e-3, atol=0))
+    except (ValueError, ZeroDivisionError):
+        return False
 
 
 def _curve(name: str, rows: Sequence[Row]) -> Curve:
@@ -143,7 +179,8 @@ def _curve(name: str, rows: Sequence[Row]) -> Curve:
         np.array([reduce([float(row[column]) for row in some]) for some in at])
         for column, reduce in (("perturbed", np.mean), ("perturbed_lo", np.min), ("perturbed_hi", np.max))
     )
-    return Curve(name, strengths, value, low, high, rows[0]["knowledge"] != "none")
+    attack = rows[0]["knowledge"] != "none" and not name.startswith(WORST)
+    return Curve(name, strengths, value, low, high, attack)
 
 
 def _lower_is_stronger(run: Run, rows: Sequence[Row]) -> bool:
@@ -171,7 +208,7 @@ def _drawn(
     for axes, (network, found) in zip(every, curves.items()):
         _panel(axes, found, rows[network], names, reverse)
         axes.set_title(network, fontsize=USUAL)
-        axes.set_xlabel(axis, fontsize=USUAL)
+        axes.set_xlabel(f"{axis}, stronger to the right" if reverse else axis, fontsize=USUAL)
     for axes in every[len(curves) :]:
         axes.set_visible(False)
     one = next(iter(rows.values()))[0]
@@ -212,18 +249,20 @@ def _panel(
         place = names.index(curve.name)
         shade, marker = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
         line = LINES[place // len(OKABE_ITO) % len(LINES)]
-        axes.fill_between(curve.strength, curve.low, curve.high, color=shade, alpha=0.15, linewidth=0)
-        axes.plot(
-            curve.strength, curve.value, line, color=shade, marker=marker, markersize=5, label=curve.name
-        )
+        if not curve.name.startswith(WORST):
+            axes.fill_between(curve.strength, curve.low, curve.high, color=shade, alpha=0.15, linewidth=0)
+        shown = {"color": shade, "linestyle": line, "marker": marker}
+        if curve.name.startswith(WORST):
+            shown = {"color": "black", "linestyle": "--", "zorder": 5}
+        axes.plot(curve.strength, curve.value, markersize=5, label=curve.name, **shown)
     clean = float(np.mean([float(row["clean"]) for row in rows]))
     axes.axhline(clean, color="#666666", linestyle=":", linewidth=1.3, label="unperturbed")
     attacks = [curve for curve in curves if curve.attack]
     accuracy = rows[0]["metric"] == "accuracy"
-    if len(attacks) > 1:
+    if len(attacks) > 1 and not any(curve.name.startswith(WORST) for curve in curves):
         strength, worst = worst_case(attacks, accuracy, reverse)
         axes.plot(
-            strength, worst, "--", color="black", linewidth=1.4, label="worst case of the attacks", zorder=5
+            strength, worst, "--", color="black", linewidth=1.4, label="worst of these curves", zorder=5
         )
     if accuracy:
         axes.set_ylim(-0.03, 1.03)
@@ -242,6 +281,14 @@ def _caption(curves: Mapping[str, Sequence[Curve]], rows: Sequence[Row], dataset
     over = f", mean of {seeds} seeds within the widest of their intervals" if seeds > 1 else ""
     return (
         f"{metric_name(rows[0])} on {dataset} (n = {rows[0]['n']}) against {axis}, with 95 % intervals as"
-        f" bands{over}; dotted: unperturbed inputs; dashed, where there are several attacks: the worst of them"
-        f" at this strength or a weaker one. {'; '.join(parts)}."
+        f" bands{over}; dotted: unperturbed inputs{_dashed(curves)}. {'; '.join(parts)}."
     )
+
+
+def _dashed(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """What the dashed line is, if there is one."""
+    if any(curve.name.startswith(WORST) for found in curves.values() for curve in found):
+        return "; dashed: the worst of all attacks for each sample"
+    if any(sum(curve.attack for curve in found) > 1 for found in curves.values()):
+        return "; dashed: the worst of these curves at this strength or a weaker one"
+    return ""

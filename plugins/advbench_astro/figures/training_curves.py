@@ -14,7 +14,8 @@ from advbench_astro.figures.canvas import LARGE, LINES, OKABE_ITO, SMALL, USUAL,
 from advbench_astro.figures.choose import NetworkFigure, Trained
 
 LOSSES = ("train_loss", "valid_loss")
-WORDS = {"train_loss": "training loss", "valid_loss": "validation loss"}
+PLAIN, OWN = "validation loss", "validation criterion"
+"""What weights are chosen by: with a defense it may be a criterion of its own, which can be negative."""
 NOT_DRAWN = ("epoch", "purpose")
 
 
@@ -31,7 +32,8 @@ def panels_of(history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 class TrainingCurves(NetworkFigure):
     """Losses of training and validation, the terms of the loss, and accuracies against the epoch.
 
-    A line marks the epoch with the lowest validation loss. Where a defense trains several networks each has its style.
+    A line marks the epoch whose weights are kept, with the lowest validation loss or, of a defense, validation criterion.
+    Where a defense trains several networks each has its style.
     """
 
     tags: ClassVar[Tags] = Tags()
@@ -44,24 +46,25 @@ class TrainingCurves(NetworkFigure):
             raise UserError(f"needs a network that was trained here; {trained.name} has no history")
         classes = isinstance(run.task(trained.rows[0]), Classification)
         path = folder / f"training-curves-{trained.slug}.png"
-        save(
-            _drawn(history, trained, "validation accuracy" if classes else "validation error"), path, self.dpi
-        )
+        chosen_by = PLAIN if trained.rows[0]["defense"] == "none" else OWN
+        metric = "validation accuracy" if classes else "validation error"
+        save(_drawn(history, trained, metric, chosen_by), path, self.dpi)
         last = history[-1]
         best = min(history, key=lambda entry: float(entry.get("valid_loss", np.inf)))
         terms = ", ".join(panels_of(history).get("terms", ())) or "none"
         caption = (
-            f"Training of {trained.words}: losses, accuracies and terms of the loss against the epoch. The"
-            f" validation loss is {float(best.get('valid_loss', np.nan)):.3g} at its best, in epoch"
+            f"Training of {trained.words}: losses, {'accuracies' if classes else 'errors'} and terms of the loss"
+            f" against the epoch. The {chosen_by} is {float(best.get('valid_loss', np.nan)):.3g} at its best, in epoch"
             f" {best['epoch']}, and {float(last.get('valid_loss', np.nan)):.3g} in the last, {last['epoch']}."
             f" Further terms: {terms}."
         )
         return [Picture(path, caption)]
 
 
-def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str) -> Any:
+def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str, chosen_by: str) -> Any:
     purposes = list(dict.fromkeys(str(entry.get("purpose", "fit")) for entry in history))
     found = panels_of(history)
+    names_of = {"train_loss": "training loss", "valid_loss": chosen_by, "valid_metric": metric}
     figure = sheet(3.9)
     axes = panels(figure, 1, len(found))
     for axis, (title, names) in zip(axes, found.items()):
@@ -70,7 +73,7 @@ def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str) 
                 entries = [e for e in history if str(e.get("purpose", "fit")) == purpose and name in e]
                 if not entries:
                     continue
-                words = WORDS.get(name, name.replace("_", " ")) if name != "valid_metric" else metric
+                words = names_of.get(name, name.replace("_", " "))
                 axis.plot(
                     [entry["epoch"] for entry in entries], [entry[name] for entry in entries],
                     LINES[style % len(LINES)], color=OKABE_ITO[(index + 2 * (title == "terms")) % len(OKABE_ITO)],
@@ -93,6 +96,6 @@ def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str) 
         axis.legend(fontsize=SMALL)
     epochs = max(int(entry["epoch"]) for entry in history)
     figure.suptitle(
-        f"Training of {trained.name}, {epochs} epochs; dotted: lowest validation loss", fontsize=LARGE
+        f"Training of {trained.name}, {epochs} epochs; dotted: lowest {chosen_by}", fontsize=LARGE
     )
     return figure

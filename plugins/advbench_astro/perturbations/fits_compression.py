@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +15,6 @@ from torch import Tensor
 from advbench.api import Rng, Tags, param
 from advbench_astro.perturbations.base import SurveyPerturbation, View
 
-THREADS = min(8, os.cpu_count() or 1)
 SEEDS = 10_000
 """Dither seeds of the FITS standard: 1 to 10,000."""
 
@@ -65,11 +62,9 @@ class FitsCompression(SurveyPerturbation):
         """`compressed`, a file for each sample."""
         seeds = (1 + rng.integers(SEEDS)).tolist()
         cubes = flux.detach().cpu().float().numpy()
-
-        def one(cube: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-            return compressed(cube, quantize_level=self.quantize_level, seed=seed if self.dither else None)
-
-        with ThreadPoolExecutor(max_workers=THREADS) as pool:
-            found = list(pool.map(one, cubes, seeds))
+        found = [
+            compressed(cube, quantize_level=self.quantize_level, seed=seed if self.dither else None)
+            for cube, seed in zip(cubes, seeds, strict=True)
+        ]  # one after the other: astropy holds the lock of the interpreter, and reading is not safe for threads
         stacked = np.stack(found) if found else cubes
         return torch.from_numpy(stacked).to(flux)
