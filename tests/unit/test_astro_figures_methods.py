@@ -21,6 +21,7 @@ from advbench_astro.figures.canvas import colours
 from advbench_astro.figures.choose import fits, in_turns, slug
 from advbench_astro.figures.church_window import GRID, church_window, classes_at_marks
 from advbench_astro.figures.confusion import confusion
+from advbench_astro.figures.curves import Curve, without_strength, worst_case
 from advbench_astro.figures.display import colour_bands, visible, visible_change
 from advbench_astro.figures.grad_cam import grad_cam
 from advbench_astro.figures.latent import Head, align, embed, linear_head
@@ -28,7 +29,6 @@ from advbench_astro.figures.latent_distances import distances, latent_scale, sum
 from advbench_astro.figures.latent_map import principal_components, tsne
 from advbench_astro.figures.manifold import isomap
 from advbench_astro.figures.redshift_scatter import outlier_lines
-from advbench_astro.figures.robustness_curves import Curve, worst_case
 from advbench_astro.figures.training_curves import panels_of
 from advbench_astro.stretch import ArcsinhStretch
 
@@ -352,6 +352,22 @@ def test_the_worst_case_is_a_monotone_envelope() -> None:
     assert worst_case(curves, True, lower_is_stronger=True)[1].tolist() == [0.2, 0.2, 0.2, 0.2]
     rising = [curve([10, 50, 90], [0.2, 0.6, 0.5])]
     assert worst_case(rising, True, lower_is_stronger=True)[1].tolist() == [0.2, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("label", "strength", "family"),
+    [
+        ("pgd(eps=0.1)", 0.1, "pgd"),
+        ("pgd(eps=8/255)", 8 / 255, "pgd"),
+        ("pgd(eps=0.1, steps=10)", 0.1, "pgd(steps=10)"),
+        ("pgd(steps=10, eps=0.1)", 0.1, "pgd(steps=10)"),
+        ("pgd", 0.1, "pgd"),
+        ("noise(severity=3)", 0.08, "noise"),
+        ("push(eps=[0.1, 0.2], steps=3)", 0.2, "push"),
+    ],
+)
+def test_a_family_is_the_label_without_its_strength(label: str, strength: float, family: str) -> None:
+    assert without_strength({"perturbation": label, "strength": strength}) == family
 
 
 def test_confusion_is_that_of_scikit_learn() -> None:

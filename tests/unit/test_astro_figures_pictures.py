@@ -248,6 +248,26 @@ def test_robustness_curves_have_a_picture_for_each_data_set_and_unit(tmp_path: P
         RobustnessCurves(least=9).draw(classifier(), tmp_path)
 
 
+def test_the_worst_case_is_that_of_the_leaderboard_and_audits_are_left_out(tmp_path: Path) -> None:
+    def words(run: HandMade, **params: Any) -> str:
+        pictures = RobustnessCurves(dpi=40, dataset="deep", **params).draw(run, tmp_path)
+        return next(words for path, words in pictures if path.stem == "robustness-deep-linf-budget-flux")
+
+    run = classifier()
+    before = words(run)
+    assert "dashed: the worst of these curves" in before
+    attacks = [row for row in run.rows if row["dataset"] == "deep" and row["perturbation"].startswith("push")]
+    run.rows += [{**row, "kind": "audit", "perturbed": 0.0} for row in attacks]
+    assert words(run) == before
+    worst = {"kind": "worst-case", "perturbation": "worst of 2", "perturbed": 0.25}
+    run.rows += [{**row, **worst, "cell_id": f"worst-{i}"} for i, row in enumerate(attacks)]
+    assert "dashed: the worst of all attacks for each sample" in words(run)
+    assert "net in the worst case per sample: 0.25 at 0.2 and 0.25 at 0.8" in words(run)
+    assert "dashed" not in words(run, perturbation="push")
+    run.rows += [{**row, **worst, "cell_id": f"goal-{i}"} for i, row in enumerate(attacks)]  # of another goal
+    assert words(run) == before
+
+
 def test_redshifts_are_those_of_a_regressor(tmp_path: Path) -> None:
     run = regressor()
     ((path, words),) = RedshiftScatter(dpi=DPI, perturbation="push").draw(run, tmp_path)

@@ -56,10 +56,15 @@ def show_table(rows: Sequence[Row], console: Console, rest: str) -> None:
         console.print(Text(f"  … and {len(rows) - len(shown)} more rows in {rest}", "dim"))
 
 
+DEFINED = {"sigma_mad": "sigma_mad (1.4826 median|e - median e|)"}
+"""Metrics whose name alone is used for more than one thing: some papers have 1.48, some no median."""
+
+
 def legend(rows: Sequence[Row]) -> str:
     """What the columns are."""
     metrics = sorted({str(row["metric"]) for row in rows if row.get("metric")})
-    parts = [f"clean, perturbed: {' or '.join(metrics)}"] if metrics else []
+    named = [DEFINED.get(metric, metric) for metric in metrics]
+    parts = [f"clean, perturbed: {' or '.join(named)}"] if metrics else []
     parts.append("success: of the attack, where clean is right")
     if any(row["kind"] == "worst-case" for row in rows):
         parts.append("*: worst case per sample")

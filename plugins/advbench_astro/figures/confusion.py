@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,39 +66,41 @@ class Confusion(PerturbedFigure):
 
 def _drawn(tables: list[NDArray[np.int64]], task: Classification, row: Row, trained: Trained) -> Any:
     k = len(task.classes)
-    figure = sheet(max(3.7, 1.6 + 0.36 * k), 8.0 if len(tables) > 1 else 5.0)
-    axes = panels(figure, 1, len(tables), sharey=True)
-    size = USUAL if k <= 4 else max(5.5, SMALL - 0.4 * (k - 4))
+    many = k > 6  # then below each other, with more room for the numbers
+    if many:
+        figure = sheet(0.6 + len(tables) * (1.6 + 0.36 * len(tables[0])))
+    else:
+        figure = sheet(max(3.7, 1.6 + 0.36 * k), 8.0 if len(tables) > 1 else 5.0)
+    shape = (len(tables), 1) if many else (1, len(tables))
+    axes = panels(figure, *shape, sharey=True)
     for axis, table, title in zip(axes, tables, ("unperturbed", str(row["perturbation"]))):
-        shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-        drawn = axis.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-        for (i, j), value in np.ndenumerate(table):
-            light = shares[i, j] < 0.55
-            percent = f"{100 * shares[i, j]:.0f} %" if k <= 6 else f"{100 * shares[i, j]:.0f}"
-            axis.text(
-                j,
-                i,
-                f"{value}\n{percent}",
-                ha="center",
-                va="center",
-                fontsize=size,
-                color="white" if light else "black",
-            )
-        names = [*task.classes, *(["none of these"] if len(table) > k else [])]
-        totals = [f"{name}\n(n = {count})" for name, count in zip(names, table.sum(1))]
-        axis.set_yticks(range(len(names)), totals, fontsize=SMALL)
-        axis.set_xticks(
-            range(k),
-            task.classes,
-            fontsize=SMALL,
-            rotation=0 if k <= 3 else 45,
-            ha="center" if k <= 3 else "right",
-        )
+        drawn = _matrix(axis, table, task.classes, "auto" if many else "equal")
         axis.set_title(title, fontsize=USUAL)
-        axis.set_xlabel("predicted class", fontsize=USUAL)
-    axes[0].set_ylabel("true class", fontsize=USUAL)
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    for axis in axes if many else axes[:1]:
+        axis.set_ylabel("true class", fontsize=USUAL)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.5 if many else 0.8, aspect=30)
     bar.set_label("share of the true class", fontsize=USUAL)
     bar.ax.tick_params(labelsize=SMALL)
     figure.suptitle(f"{trained.name} on {row['dataset']}, n = {row['n']}", fontsize=LARGE)
     return figure
+
+
+def _matrix(axis: Any, table: NDArray[np.int64], classes: Sequence[str], aspect: str) -> Any:
+    k = len(classes)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    drawn = axis.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect=aspect)
+    size = USUAL if k <= 4 else max(7.0, SMALL - 0.3 * (k - 4))
+    for (i, j), value in np.ndenumerate(table):
+        shade = "white" if shares[i, j] < 0.55 else "black"
+        words = f"{value}\n{100 * shares[i, j]:.0f} %"
+        axis.text(j, i, words, ha="center", va="center", fontsize=size, color=shade, linespacing=1.0)
+    names = [*classes, *(["none of these"] if len(table) > k else [])]
+    between = "\n" if k <= 6 else " "
+    totals = [f"{name}{between}(n = {count})" for name, count in zip(names, table.sum(1))]
+    axis.set_yticks(range(len(names)), totals, fontsize=SMALL)
+    turned = k > 3
+    axis.set_xticks(
+        range(k), classes, fontsize=SMALL, rotation=45 * turned, ha="right" if turned else "center"
+    )
+    axis.set_xlabel("predicted class", fontsize=USUAL)
+    return drawn

@@ -58,12 +58,14 @@ def chosen_samples(run: Run, row: Row, count: int, which: str) -> Chosen:
     rows = rows[:count]
     shown = run.samples(row, int(rows.max()) + 1)
     index = torch.from_numpy(rows).to(shown.x.device)
-    return Chosen(
-        shown.x[index], run.perturbed(row, int(rows.max()) + 1)[index],
-        {name: value[index] for name, value in shown.extras.items()}, shown.ids[rows],
-        *(outcomes[name][rows] for name in ("target", "clean_prediction", "perturbed_prediction")), int(fitting.sum()),
-        "evaluated" if kind == "all" else kind,
-    )  # fmt: skip
+    target, clean, after = (
+        outcomes[name][rows] for name in ("target", "clean_prediction", "perturbed_prediction")
+    )
+    words = "evaluated" if kind == "all" else kind
+    extras = {name: value[index] for name, value in shown.extras.items()}
+    perturbed = run.perturbed(row, int(rows.max()) + 1)[index]
+    some = shown.ids[rows]
+    return Chosen(shown.x[index], perturbed, extras, some, target, clean, after, int(fitting.sum()), words)
 
 
 def said(value: Any, task: Task) -> str:
@@ -137,10 +139,9 @@ class Panels(PerturbedFigure):
             middle.set_title(f"change, at most {largest[index]:.2g} {unit}", fontsize=USUAL)
             right.set_title(f"predicted {said(found.perturbed_prediction[index], task)}", fontsize=USUAL)
             left.set_ylabel(str(found.ids[index]), fontsize=SMALL)
-        figure.suptitle(
-            f"{trained.name}: {row['dataset']} under {row['perturbation']}, {n} of {found.of} {found.kind} (n = {row['n']})",
-            fontsize=LARGE,
-        )
+        shown = f"{n} of {found.of} {found.kind} (n = {row['n']})"
+        title = f"{trained.name}: {row['dataset']} under {row['perturbation']}, {shown}"
+        figure.suptitle(title, fontsize=LARGE)
         return figure
 
 

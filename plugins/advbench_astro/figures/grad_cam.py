@@ -118,8 +118,8 @@ class GradCam(PerturbedFigure):
         explained = "the predicted class" if isinstance(task, Classification) else "a large output"
         caption = (
             f"Grad-CAM of {trained.words} on {len(found.ids)} of {found.of} {found.kind} samples of"
-            f" {row['dataset']}, of {row['n']} evaluated: unperturbed image, what speaks for {explained} there, the image"
-            f" under {row['perturbation']}, and what speaks for {explained} then. Heat maps are of the last"
+            f" {row['dataset']}, of {row['n']} evaluated: unperturbed image, what speaks for {explained} there,"
+            f" the image under {row['perturbation']}, and what speaks for {explained} then. Heat maps are of the last"
             f" convolution, scaled to a largest value of 1 each.{trained.inside}"
         )
         return [Picture(path, caption)]

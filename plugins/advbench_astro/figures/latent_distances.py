@@ -173,7 +173,7 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
     pairs = list(dict.fromkeys(one.between for one in lines))
     figure = sheet(1.9 + 0.75 * len(networks))
     axes = panels(figure, 1, 2, sharey=True)
-    titles = ("distance (latent units)", "distance / RMS distance between two samples")
+    titles = ("distance (latent units)", "distance / RMS distance\nbetween two samples")
     for axis, kind, title in zip(axes, ("raw", "normalised"), titles):
         for place, pair in enumerate(pairs):
             for height, network in enumerate(networks):
@@ -188,12 +188,13 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
                 )  # fmt: skip
                 if kind == "raw":
                     axis.annotate(
-                        f"n = {value.n}", (value.mean, y), (0, 6), textcoords="offset points", ha="center",
-                        fontsize=SMALL - 1,
+                        f"n = {value.n}", (value.mean + np.nan_to_num(value.sd), y), (7, 0),
+                        textcoords="offset points", va="center", fontsize=SMALL - 1,
                     )  # fmt: skip
         axis.set_xlabel(title, fontsize=USUAL)
-        axis.margins(x=0.12)  # for the words beside the last point
-        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+        axis.margins(x=0.3 if kind == "raw" else 0.12)  # for the words beside the last point
+        ends = [getattr(one, kind).mean - np.nan_to_num(getattr(one, kind).sd) for one in lines]
+        axis.set_xlim(left=1.05 * min(0.0, np.nanmin(ends)))
         axis.grid(axis="x", alpha=0.3)
     labels = [f"{name}\nseed {seed}" for name, seed in networks]
     axes[0].set_yticks(range(len(networks)), labels, fontsize=SMALL)

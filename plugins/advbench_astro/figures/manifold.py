@@ -101,7 +101,7 @@ class Isomap(PairFigure):
         words = (
             f"Isomap of the latent space of {trained.words} with {used} neighbours: {n} samples of"
             f" {row['dataset']}, the same in {other['dataset']}, and the first under {row['perturbation']};"
-            " marker says which, colour the true {maps[0].meaning}. The axes are in units of latent"
+            f" marker says which, colour the true {maps[0].meaning}. The axes are in units of latent"
             f" space.{trained.inside}"
         )
         path = folder / f"isomap-{trained.slug}.png"
@@ -109,7 +109,13 @@ class Isomap(PairFigure):
         yield Picture(path, f"{words} Left in two dimensions, right in three.")
         if self.frames:
             path = folder / f"isomap-{trained.slug}.gif"
-            film(maps[1], f"{trained.name}, n = {n} in each domain", path, self.frames, self.frame_ms)
+            film(
+                maps[1],
+                f"{trained.name}, n = {n} in each domain, latent units",
+                path,
+                self.frames,
+                self.frame_ms,
+            )
             yield Picture(path, f"{words} A film of the three-dimensional map turning once.")
 
 
@@ -182,19 +188,19 @@ def _drawn(maps: Sequence[Points], title: str) -> Any:
     left.set_aspect("equal", adjustable="datalim")
     left.set_xlabel("component 1 (latent units)", fontsize=USUAL)
     left.set_ylabel("component 2 (latent units)", fontsize=USUAL)
-    _three(right, maps[1], -60.0)
+    _three(right, maps[1], -60.0, 0.9)  # larger, the label of the vertical axis would be cut off
     key(figure, maps[0])
     figure.suptitle(title, fontsize=LARGE)
     return figure
 
 
-def _three(axes: Any, points: Points, azimuth: float) -> None:
+def _three(axes: Any, points: Points, azimuth: float, zoom: float) -> None:
     scatter(axes, points)
     axes.tick_params(labelsize=SMALL - 1.5, pad=0)
     for index, name in enumerate("xyz"):
         getattr(axes, f"set_{name}label")(f"component {index + 1}", fontsize=SMALL)
         getattr(axes, f"{name}axis").set_major_locator(MaxNLocator(4))
-    axes.set_box_aspect((1, 1, 0.85), zoom=0.9)  # larger, the label of the vertical axis would be cut off
+    axes.set_box_aspect((1, 1, 0.85), zoom=zoom)
     axes.view_init(elev=ELEVATION, azim=azimuth)
 
 
@@ -202,7 +208,7 @@ def film(points: Points, title: str, path: Path, frames: int, frame_ms: int) -> 
     """A GIF of a map in three dimensions that turns once about its vertical axis."""
     figure = sheet(FRAME[1], FRAME[0])
     axes = figure.add_subplot(projection="3d")
-    _three(axes, points, 0.0)
+    _three(axes, points, 0.0, 1.05)
     key(figure, points)
     figure.suptitle(title, fontsize=LARGE)
     pictures = []

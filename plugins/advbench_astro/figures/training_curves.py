@@ -32,8 +32,8 @@ def panels_of(history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 class TrainingCurves(NetworkFigure):
     """Losses of training and validation, the terms of the loss, and accuracies against the epoch.
 
-    A line marks the epoch whose weights are kept, with the lowest validation loss or, of a defense, validation criterion.
-    Where a defense trains several networks each has its style.
+    A line marks the epoch with the lowest validation loss, or of what else a defense chooses the weights by. Where it
+    trains several networks each has its style.
     """
 
     tags: ClassVar[Tags] = Tags()
@@ -65,7 +65,7 @@ def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str, 
     purposes = list(dict.fromkeys(str(entry.get("purpose", "fit")) for entry in history))
     found = panels_of(history)
     names_of = {"train_loss": "training loss", "valid_loss": chosen_by, "valid_metric": metric}
-    figure = sheet(3.9)
+    figure = sheet(3.9 + 0.17 * len(purposes) * max(map(len, found.values())))
     axes = panels(figure, 1, len(found))
     for axis, (title, names) in zip(axes, found.items()):
         for index, name in enumerate(names):
@@ -93,7 +93,7 @@ def _drawn(history: Sequence[Mapping[str, Any]], trained: Trained, metric: str, 
             fontsize=USUAL,
         )
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=SMALL)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=SMALL)
     epochs = max(int(entry["epoch"]) for entry in history)
     figure.suptitle(
         f"Training of {trained.name}, {epochs} epochs; dotted: lowest {chosen_by}", fontsize=LARGE
