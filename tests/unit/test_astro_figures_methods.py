@@ -16,10 +16,11 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
-from advbench.api import InputSpace, Regression, UserError
+from advbench.api import Classification, InputSpace, Regression, UserError
 from advbench_astro.figures.canvas import colours
-from advbench_astro.figures.choose import fits, in_turns, slug
+from advbench_astro.figures.choose import Trained, fits, in_turns, slug
 from advbench_astro.figures.church_window import GRID, church_window, classes_at_marks
+from advbench_astro.figures.confusion import _drawn as drawn_confusion
 from advbench_astro.figures.confusion import confusion
 from advbench_astro.figures.curves import Curve, without_strength, worst_case
 from advbench_astro.figures.display import colour_bands, visible, visible_change
@@ -378,6 +379,23 @@ def test_confusion_is_that_of_scikit_learn() -> None:
     )
     unknown = confusion(np.array([0, -1, 1, -1]), np.array([0, 1, 1, 0]), 2)
     assert unknown.tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(3, 1), (10, 2)])
+def test_confusion_matrices_of_many_classes_are_below_each_other(classes: int, rows: int) -> None:
+    names = tuple(f"class {i}" for i in range(classes))
+    first_column = np.eye(classes, dtype=np.int64)[np.zeros(classes, dtype=np.int64)]
+    counts = np.arange(1, classes + 1)[:, None]
+    tables = [np.eye(classes, dtype=np.int64) * counts, first_column * counts]
+    row = {"model": "net", "defense": "none", "dataset": "deep", "perturbation": "pgd", "n": 9}
+    figure = drawn_confusion(tables, Classification(names), row, Trained([row], "net"))
+    first, second = figure.axes[:2]
+    assert first.get_subplotspec().get_gridspec().nrows == rows
+    shown = [text.get_text() for text in second.texts]
+    assert shown[::classes] == [f"{n}\n100 %" for n in range(1, classes + 1)]
+    assert shown.count("0\n0 %") == classes * (classes - 1)
+    assert [text.get_text() for text in first.get_xticklabels()] == list(names)
+    assert first.get_yticklabels()[2].get_text().replace("\n", " ") == "class 2 (n = 3)"
 
 
 @pytest.mark.parametrize("relative", [False, True])

@@ -71,8 +71,8 @@ def _trainings(environment: Environment, cell: Cell) -> list[tuple[Cell, tuple[S
 def _network(environment: Environment, cell: Cell, defenses: tuple[Spec, ...]) -> Network:
     assert cell.model.spec is not None
     model = instantiate(environment.plugins, cell.model.spec)
-    parts = [f"{cell.model.label} on {cell.source.label}", *(spec.id for spec in defenses)]
-    label = f"{' + '.join(parts)}, seed {cell.seed}"
+    defended = f" + {cell.defense.label}" if defenses else ""
+    label = f"{cell.model.label} on {cell.source.label}{defended}, seed {cell.seed}"
     trained = isinstance(getattr(model, "recipe", None), Recipe) and not model.files(environment.data_dirs)
     if not trained and not defenses:
         return Network(label, "given")

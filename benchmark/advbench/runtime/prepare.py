@@ -164,7 +164,9 @@ class Kitchen:
                 lock.acquire()
 
     def _tell(self, cell: Cell, defenses: tuple[Spec, ...], how: str, seconds: float) -> None:
-        label = f"{cell.model.label} on {cell.source.label}" + "".join(f" + {spec.id}" for spec in defenses)
+        label = f"{cell.model.label} on {cell.source.label}" + (
+            f" + {cell.defense.label}" if defenses else ""
+        )
         self.environment.emit({"event": "network", "label": label, "how": how, "seconds": round(seconds, 3)})
 
     def _finish(self, network: Network, history: Sequence[Mapping[str, Any]] = ()) -> Prepared:
