@@ -319,7 +319,7 @@ def test_plan_tells_what_so_many_samples_can_tell(
     arguments = ["--plugins-dir", str(folder / "plugins"), "--out", str(tmp_path / "out"), "--limit", "100"]
     assert invoke(["plan", str(folder / "suite.yaml"), *arguments]) == 0
     words = " ".join(capsys.readouterr().out.split())
-    # Wilson: half widths of 50 of 100 and of 90 of 100; 6 of 100 that change one way give McNemar's p = 0.031, 5 give 0.06
+    # Wilson: half widths of 50 and of 90 of 100; McNemar's p is 0.031 if 6 change one way, 0.06 if 5 do
     assert "100 samples (dots): an accuracy of 50 % is known to 9.6 points either way" in words
     assert "one of 90 % to 6 (95 %)" in words
     assert "told apart from 6 points on, at best" in words
