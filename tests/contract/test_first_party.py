@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from advbench.components.loader import Plugins
 from advbench.testing import BoundCheck, parametrize_checks, run_checks
@@ -34,12 +32,7 @@ def data_dirs() -> list[Path]:
     return [OPTIONAL_DATA] if OPTIONAL_DATA.is_dir() else []
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("plugin", own_plugins())

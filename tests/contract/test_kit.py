@@ -34,13 +34,7 @@ from advbench.testing import BoundCheck, Check, Skip, checks_for, parametrize_ch
 from advbench.testing.check import Subject
 from advbench.testing.toybox import advbench_toys
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plugin_of(**components: type[Component]) -> Plugins:

@@ -1,7 +1,6 @@
 """The training loop, against a loop written by hand and against closed forms."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +15,7 @@ from advbench.api import Batch, Classification, Data, InputSpace, PluginError, R
 from advbench.runtime.network import Network
 from advbench.runtime.training import Trainer, class_weights
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Level(nn.Module):

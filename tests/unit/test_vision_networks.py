@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,12 +22,7 @@ DIGITS = Classification(tuple("0123456789"))
 ALL = (StadvA, StadvB, StadvC, CwNet, LeNet5, SmallCnn, Vgg10Lighter)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small batches: more threads only wait for each other
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def space(*shape: int) -> InputSpace:
