@@ -49,4 +49,4 @@ def networks(quick: bool) -> Sequence[Callable[[], Scene]]:
     """The networks, from the cheapest on; samples fill our chunks of 16, whose rest would be padded."""
     if quick:
         return [lambda: digits(32, epochs=3)]
-    return [lambda: digits(96), lambda: blobs("ConvNet", 64), lambda: blobs("ResNet18", 32, epochs=3)]
+    return [lambda: digits(96), lambda: blobs("ConvNet", 32), lambda: blobs("ResNet18", 16, epochs=3)]
