@@ -96,7 +96,8 @@ class LsstZenodo(Dataset):
 
         shares = {"valid": 1 - self.calibration, "calibration": self.calibration}
         whole = split("valid")
-        carved = split_indices(whole.ids, shares, seed=self.seed, labels=whole.y)
+        by_class = None if context.source else whole.y  # what is adapted to is split without its labels
+        carved = split_indices(whole.ids, shares, seed=self.seed, labels=by_class)
         splits = {"train": split("train"), "test": split("test")}
         splits |= {name: split("valid", rows) for name, rows in carved.items()}
         return Data(space, Classification(CLASSES), splits, augment=turn_and_mirror)

@@ -85,7 +85,7 @@ class SurveyPair(Dataset):
         """
         path = context.find(*self._places(), hint=ADVICE)
         images, labels = self._opened(path, "")
-        rows = self._carved(labels)
+        rows = self._carved(labels, context.source)
         chosen = {name: (images, labels, part, "") for name, part in rows.items()}
         tested, truth = self._opened(path, "_test")
         chosen["test"] = (tested, truth, np.arange(len(truth)), "test")
@@ -104,14 +104,12 @@ class SurveyPair(Dataset):
         whole = colour_images(f"{path}, {keys[0]}", images, SIDE)
         return Whitened(whole, white, f"{path}, {keys[0]}"), np.where(numbers == LENS, -1, numbers)
 
-    def _carved(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    def _carved(self, labels: NDArray[np.int64], source: Data | None) -> dict[str, NDArray[np.int64]]:
+        """Rows of each split; the labels of what is adapted to decide nothing, not even where its lenses are."""
         names = np.array([f"row{row:06d}" for row in range(len(labels))])
         held_out = {"valid": self.valid, "calibration": self.calibration}
         fractions = {"train": 1 - sum(held_out.values()), **held_out}
-        rows = split_indices(names, fractions, seed=self.seed, labels=labels)
-        lenses = rows["calibration"][labels[rows["calibration"]] < 0]
-        rows["calibration"] = rows["calibration"][labels[rows["calibration"]] >= 0]
-        return {**rows, "train": np.concatenate([rows["train"], lenses])}
+        return split_indices(names, fractions, seed=self.seed, labels=labels if source is None else None)
 
     def _split(self, images: Any, labels: NDArray[np.int64], rows: NDArray[np.int64], ending: str) -> Split:
         ids = np.array([f"{self.survey}{ending}-{row:06d}" for row in rows], dtype=np.str_)

@@ -97,7 +97,7 @@ class Arrays(OwnDataset):
             count = len(tables[WHOLE].ids)
             rows = {name: _rows(context, text, count) for name, text in self.indices.items()}
             _check_disjoint(rows, self.indices)
-        return self.assemble(tables, regression=self._is_regression(), rows=rows)
+        return self.assemble(tables, regression=self._is_regression(), source=context.source, rows=rows)
 
     def _tables(self) -> Mapping[str, ArrayFiles]:
         if self.splits:

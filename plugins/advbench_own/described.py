@@ -97,9 +97,13 @@ class OwnDataset(Dataset):
         tables: Mapping[str, Table],
         *,
         regression: bool,
+        source: Data | None,
         rows: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> Data:
         """Data from one table for each split, or from one table `WHOLE` split by ``rows`` or by fractions.
+
+        With a ``source``, the data set that networks are trained on, the labels decide nothing about the splits: a
+        network may be adapted to these inputs without knowing what they are.
 
         Raises
         ------
@@ -115,7 +119,8 @@ class OwnDataset(Dataset):
                 )
         task, targets = self._regression(tables) if regression else self._classification(tables)
         if WHOLE in tables:
-            parts = rows or self._parts(first.ids, None if regression else targets[WHOLE])
+            by_class = not regression and source is None
+            parts = rows or self._parts(first.ids, targets[WHOLE] if by_class else None)
             splits = {name: _take(first, targets[WHOLE], index) for name, index in parts.items()}
         else:
             splits = {name: Split(t.x, targets[name], t.ids, t.extras) for name, t in tables.items()}

@@ -49,7 +49,7 @@ class TorchDataset(OwnDataset):
                 f"factory {self.factory!r} returned no data set 'test', only {', '.join(map(str, made)) or 'none'}"
             )
         tables = {str(name): self._read(str(name), part, context) for name, part in parts.items()}
-        return self.assemble(tables, regression=bool(self.target_names))
+        return self.assemble(tables, regression=bool(self.target_names), source=context.source)
 
     def _read(self, split: str, dataset: Any, context: DataContext) -> Table:
         where = f"factory {self.factory!r}" + (f", split {split!r}" if split else "")

@@ -99,8 +99,10 @@ def load_idx(
         raise DataError(
             f"{home}: training images are {images.shape[1:]}, test images {test_images.shape[1:]}"
         )
-    splits = carve(images[:, None], y, _names("train", len(y)), fractions, seed)
-    splits |= carve(test_images[:, None], test_y, _names("test", len(test_y)), {"test": 1.0}, seed)
+    splits = carve(images[:, None], y, _names("train", len(y)), fractions, seed, context.source)
+    splits |= carve(
+        test_images[:, None], test_y, _names("test", len(test_y)), {"test": 1.0}, seed, context.source
+    )
     return Data(unit_space(1, *images.shape[1:]), Classification(classes), splits)
 
 

@@ -85,9 +85,12 @@ class ImageFolder(Dataset):
                 f"{root}: {len(notes)} of {len(labels)} images cannot be read: {'; '.join(notes)}"
             )
         y = np.array([classes.index(labels[name]) for name in names], dtype=np.int64)
-        splits = carve(pixels, y, np.array(names, dtype=np.str_), self._fractions(), self.split_seed)
+        ids = np.array(names, dtype=np.str_)
+        splits = carve(pixels, y, ids, self._fractions(), self.split_seed, context.source)
+        learned = context.source is None  # else no network learns the classes here
         poor = _missing(splits, classes)
-        if poor and (self.rare == "refuse" or not _usable(splits, len(classes))):
+        refused = learned and (self.rare == "refuse" or not _usable(splits, len(classes)))
+        if poor and (refused or not all(map(len, splits.values()))):
             raise DataError(
                 f"{root}: too few images for the splits: {'; '.join(poor)}; "
                 "add images, leave classes out with `classes`, or change the fractions"

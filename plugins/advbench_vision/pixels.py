@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.api import InputSpace, Split, split_indices
+from advbench.api import Data, InputSpace, Split, split_indices
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -59,7 +59,12 @@ def carve(
     ids: NDArray[np.str_],
     fractions: Mapping[str, float],
     seed: int,
+    source: Data | None,
 ) -> dict[str, Split]:
-    """Splits of the same fractions of every class, of images (n, c, h, w)."""
-    parts = split_indices(ids, fractions, seed=seed, labels=y)
+    """Splits of images (n, c, h, w), of the same fractions of every class.
+
+    With a ``source``, the data set that networks are trained on, the labels decide nothing: a network may be adapted
+    to these images without knowing what they show.
+    """
+    parts = split_indices(ids, fractions, seed=seed, labels=y if source is None else None)
     return {name: Split(Pixels(array, rows), y[rows], ids[rows]) for name, rows in parts.items()}

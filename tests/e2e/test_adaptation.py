@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PLUGIN = '''
@@ -65,6 +66,20 @@ defenses:
     - {name: entropy, use: defenses/entropy}
   - {name: mmd, use: defenses/domain-adaptation, params: {weight: 0.1}, adapt_to: target}
 perturbations: [none, {use: attacks/fgsm, params: {eps: 0.2}}]
+"""
+
+OWN = """
+version: 1
+datasets:
+  - {name: source, use: own/arrays, params: {inputs: FOLDER/source.npz:x, labels: FOLDER/source.npz:y, bounds: [-9, 9]}}
+  - name: target
+    use: own/arrays
+    params: {inputs: FOLDER/target.npz:x, labels: FOLDER/target.npz:y, bounds: [-9, 9]}
+    train_on: source
+models: [{use: vision/small-cnn, params: {recipe: {epochs: 2, batch_size: 32}}}]
+defenses:
+  - {name: mmd, use: defenses/domain-adaptation, adapt_to: target}
+  - {name: cdan, use: defenses/domain-adaptation, params: {method: cdan}, adapt_to: target}
 """
 
 Row = dict[str, str]
@@ -124,6 +139,25 @@ def test_an_open_set_from_a_suite(tmp_path: Path) -> None:
     terms = [set(history[-1]) for history in histories]
     assert any("separation" in found for found in terms)
     assert any("alignment" in found and "separation" not in found for found in terms)
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_labels_of_a_target_do_not_even_decide_its_splits(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    y = np.arange(240) % 3
+    x = np.clip(generator.normal(size=(240, 1, 8, 8)) + y[:, None, None, None], -9, 9).astype(np.float32)
+    found = []
+    for name, labels in (("true", y), ("shuffled", generator.permutation(y))):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "source.npz", x=x, y=y)
+        np.savez(folder / "target.npz", x=x[::-1].clip(-2, 2), y=labels)
+        rows = run(folder, OWN.replace("FOLDER", str(folder)))
+        assert {row["status"] for row in rows} == {"ok"}
+        found.append((networks(folder), {row["weights"] for row in rows}))
+    assert len(found[0][0]) == 2
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

@@ -236,6 +236,13 @@ BROKEN: dict[str, tuple[Callable[[], Data], str]] = {
         lambda: regression(changed(np.linspace(0, 1, 7), 6, np.inf)),
         "split 'test': target of sample 'test-6' is not finite",
     ),
+    "target that no error is relative to": (
+        lambda: replace(
+            regression(np.array([0.1, 0.2, -1.0, -3.0, 0, 0, 0])),
+            task=Regression(("z",), 0.05, relative=True),
+        ),
+        "split 'test': target -3 of sample 'test-3' is not above -1, and errors are to be relative to 1",
+    ),
     "too many targets": (
         lambda: regression(np.zeros((7, 2))),
         r"split 'test': targets have shape \(7, 2\) for 1 outputs",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from training_kit import PLUGINS
 
+from advbench.api import Classification, DataError, Regression
 from advbench.errors import SuiteError
+from advbench.runtime.bench import _refuse_other_task
 from advbench.suite.grid import as_json, expand, from_json
 from advbench.suite.reader import read_suite
 
@@ -19,6 +22,7 @@ datasets:
 models: [toys/net]
 defenses:
 """
+CLASSES, REDSHIFT = Classification(("a", "b")), Regression(("z",), 0.05)
 DETECTORS = "  - [defenses/entropy, defenses/max-softmax]\n"
 ENSEMBLES = "  - [defenses/ensemble, {name: more, use: defenses/ensemble, params: {size: 3}}]\n"
 
@@ -64,6 +68,28 @@ def mistakes(folder: Path, defenses: str) -> list[str]:
 )
 def test_one_message_for_each_mistake(tmp_path, defenses, message):
     assert mistakes(tmp_path, defenses) == [message]
+
+
+@pytest.mark.parametrize(
+    ("adapts", "target", "message"),
+    [
+        ("labelled", CLASSES, None),
+        (
+            "labelled",
+            Classification(("a", "b", "c")),
+            "near has the classes a, b, c and far has the classes a, b",
+        ),
+        ("unlabelled", Classification(("a", "b", "c")), None),
+        ("unlabelled", REDSHIFT, "near has the targets z and far has the classes a, b"),
+    ],
+)
+def test_labels_must_mean_the_same_and_tasks_be_of_a_kind(adapts, target, message):
+    cell = SimpleNamespace(target=SimpleNamespace(label="near"), source=SimpleNamespace(label="far"))
+    if message is None:
+        _refuse_other_task(cell, CLASSES, target, adapts)
+        return
+    with pytest.raises(DataError, match=f"a network cannot be adapted to near: {message}"):
+        _refuse_other_task(cell, CLASSES, target, adapts)
 
 
 def test_transfer_learning_may_adapt_and_need_not(tmp_path):

@@ -179,6 +179,15 @@ def test_a_success_without_a_margin_is_not_hidden() -> None:
         assert not worst_of(members)["perturbed_correct"].any()
 
 
+def test_the_worst_of_a_goal_is_nearest_to_it() -> None:
+    """An attack that shall push up is not worse for having pushed far down."""
+    down = outcomes(after=[0, 0], clean=[1, 1], perturbed_margin=[-9.0, -9.0])
+    up = outcomes(after=[0, 0], clean=[1, 1], perturbed_margin=[-1.0, -1.0])
+    down |= {"goal_margin": np.array([9.0, -2.0]), "goal_reached": np.array([False, True])}
+    up |= {"goal_margin": np.array([1.0, -1.0]), "goal_reached": np.array([False, True])}
+    assert worst_of([down, up])["goal_margin"].tolist() == [1.0, -2.0]
+
+
 def test_the_worst_of_one_is_itself() -> None:
     one = outcomes()
     for name, values in worst_of([one]).items():

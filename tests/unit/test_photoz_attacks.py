@@ -29,6 +29,7 @@ perturbations:
   - {name: fgsm, use: attacks/fgsm, params: {eps: 0.01}}
   - {name: pgd, use: attacks/pgd, params: {eps: 0.01, steps: 5}}
   - {name: signed, use: attacks/fgsm, params: {eps: 0.01}, sweep: {goal: [up, down]}}
+  - {name: steps, use: attacks/pgd, params: {eps: 0.01, steps: 3}, sweep: {goal: [up, down]}}
   - {name: l2, use: attacks/ddn, params: {steps: 12}}
   - {name: linf, use: attacks/fmn, params: {norm: linf, steps: 12}}
   - {name: universal, use: attacks/universal, params: {eps: 0.05, steps: 4, images: 8}}
@@ -87,6 +88,18 @@ def test_signed_attacks_move_the_bias_where_they_shall(board: list[Row], defense
         number(row(board, f"signed(goal={way})", defense), "bias_perturbed") for way in ("up", "down")
     )
     assert down < clean < up
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_the_worst_of_signed_attacks_is_told_by_its_sign(board: list[Row], way: str) -> None:
+    sign = 1 if way == "up" else -1
+    worst, *members = (
+        sign * number(row(board, f"{name}({inner})"), "bias_perturbed")
+        for name, inner in (("worst of 2 ", way), ("signed", f"goal={way}"), ("steps", f"goal={way}"))
+    )
+    assert worst >= max(members) - 1e-6
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from advbench.api import Classification, InputSpace, PluginError, Regression
+from advbench.api import Classification, InputSpace, PluginError, Regression, UserError
 from advbench_astro.photoz.cnn import PhotozCNN
 from advbench_astro.photoz.inception import Inception, PhotozInception
 from advbench_astro.photoz.layers import bin_centres, halve, neighbour_mean
@@ -100,12 +100,17 @@ def test_the_loss_of_bins_is_the_cross_entropy_of_the_right_one() -> None:
     model = PhotozCNN(width=0.1, head="bins", z_range=(0.0, 1.0), bins=10, ebv=True)
     module = built(model)
     x, extras = torch.randn(6, 5, 16, 16), {"ebv": torch.rand(6, 1)}
-    y = torch.tensor([[-0.1], [0.0], [0.05], [0.449], [0.999], [1.7]])
+    y = torch.tensor([[0.0], [0.0], [0.05], [0.449], [0.999], [1.0]])
     expected = functional.cross_entropy(module.scores(x, **extras), torch.tensor([0, 0, 0, 4, 9, 9]))
     found = model.loss(module, x, y, extras)
     assert found is not None
     torch.testing.assert_close(found, expected)
     assert PhotozCNN().loss(module, x, y, extras) is None
+    y[[1, 4]] = torch.tensor([[1.7], [-0.1]])
+    with pytest.raises(
+        UserError, match=r"2 of 6 targets lie outside the bins, one at 1\.7: `z_range: \[0, 1\]`"
+    ):
+        model.loss(module, x, y, extras)
     with pytest.raises(PluginError, match="expected a PhotozModule"):
         model.loss(torch.nn.Identity(), x, y, extras)
 

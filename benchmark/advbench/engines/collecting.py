@@ -77,7 +77,7 @@ class Collector:
         row |= {
             "cell_id": worst.cell_id,
             "kind": "worst-case",
-            "perturbation": f"worst of {len(worst.members)}",
+            "perturbation": worst.label,
             "perturbation_id": " + ".join(ids),
             "perturbation_params": canonical([one.cell.perturbation.label for one in worst.members]),
         }

@@ -59,6 +59,14 @@ class Worst:
     norm: str
     eps: Any
     members: tuple[Planned, ...]
+    rest: str = (
+        ""  # of the threat model: goal, mask, what came before; "" for untargeted attacks on the whole input
+    )
+
+    @property
+    def label(self) -> str:
+        """``"worst of 2"``, ``"worst of 2 (up)"``: what the leaderboard calls it."""
+        return f"worst of {len(self.members)}" + (f" ({self.rest})" if self.rest else "")
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,7 @@ class Planner:
     def _worst(self, planned: Sequence[Planned]) -> list[Worst]:
         """Groups of at least two attacks of the same threat model on the same defended network."""
         groups: dict[str, list[Planned]] = {}
-        balls = {}
+        balls, rests = {}, {}
         for one in planned:
             attack = self._component(one.cell.perturbation.spec) if one.cell.perturbation.spec else None
             if not isinstance(attack, Attack) or one.cell.skip or one.cell.audit:
@@ -226,17 +234,28 @@ class Planner:
                 shift = [spec.json() for spec in one.cell.perturbation.before]
                 key = canonical([labels, ball.norm, ball.eps.json(), aims, shift])
                 groups.setdefault(key, []).append(one)
-                balls[key] = ball
+                balls[key], rests[key] = ball, _rest(aims, one.cell.perturbation.before)
         return [
             Worst(
                 digest(["worst-case", [one.cell_id for one in group]]),
                 balls[key].norm,
                 balls[key].eps.json(),
                 tuple(group),
+                rests[key],
             )
             for key, group in groups.items()
             if len(group) > 1
         ]
+
+
+def _rest(aims: Mapping[str, Any], before: Sequence[Spec]) -> str:
+    """In words what else than norm and size makes a threat model."""
+    goal, mask = aims["goal"], aims["mask"]
+    words = [str(goal)] if isinstance(goal, str) else [f"class {goal}"]
+    words = [] if goal == "untargeted" else words
+    words += ["masked"] if mask else []
+    words += [f"after {' + '.join(spec.id for spec in before)}"] if before else []
+    return ", ".join(words)
 
 
 def _known(cards: Cards, cell: Cell) -> Card | None:

@@ -29,7 +29,7 @@ from advbench.runtime.splits import sample_order
 from advbench.runtime.training import batch_to
 from advbench.store.artifacts import Store
 from advbench.suite.grid import Cell
-from advbench.values import Data
+from advbench.values import Classification, Data, Task
 
 CHUNK = {"cpu": 16, "cuda": 512}
 """Samples per forward pass. Fixed for each kind of device, so that a sample never depends on its companions."""
@@ -152,6 +152,7 @@ class Bench:
                 other = None if target is None else self.dataset(target, cell.source.spec)
                 if other is not None:
                     _refuse_other_space(cell, data, other[0])
+                    _refuse_other_task(cell, data.task, other[0].task, adapts)
                 threads = self.execution.training_threads
                 kitchen = Kitchen(self.environment, data, card, self.device, threads, other)
                 self.networks[key] = kitchen.prepare(cell, defenses)
@@ -212,6 +213,26 @@ def _refuse_other_space(cell: Cell, source: Data, target: Data) -> None:
             for item, data in ((cell.target, target), (cell.source, source))
         ]
         raise DataError(f"a network cannot be adapted to {cell.target.label}: {' and '.join(spaces)}")
+
+
+def _refuse_other_task(cell: Cell, source: Task, target: Task, adapts: str) -> None:
+    """Labels of the target must mean what those of the source do; without labels it must be the same kind of task."""
+    assert cell.target is not None
+    alike = type(source) is type(target)
+    if alike and adapts == "labelled":
+        names = [t.classes if isinstance(t, Classification) else t.targets for t in (source, target)]
+        alike = names[0] == names[1]
+    if not alike:
+        said = [
+            f"{item.label} has {_told(task)}" for item, task in ((cell.target, target), (cell.source, source))
+        ]
+        raise DataError(f"a network cannot be adapted to {cell.target.label}: {' and '.join(said)}")
+
+
+def _told(task: Task) -> str:
+    if isinstance(task, Classification):
+        return f"the classes {', '.join(task.classes)}"
+    return f"the targets {', '.join(task.targets)}"
 
 
 def resolve_device(name: str) -> torch.device:

@@ -52,6 +52,12 @@ def _check_targets(where: str, split: Split, task: Task) -> None:
         if len(y) and y.reshape(len(y), -1).shape[1] != task.outputs:
             raise DataError(f"{where}: targets have shape {y.shape} for {task.outputs} outputs")
         _refuse_not_finite(where, "target", y, split.ids)
+        if task.relative and (y <= -1).any():
+            worst = int(np.argmin(y.reshape(len(y), -1).min(1)))
+            raise DataError(
+                f"{where}: target {y[worst].min():g} of sample {str(split.ids[worst])!r} is not above -1,"
+                " and errors are to be relative to 1 + target"
+            )
         return
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{where}: class labels must be integers of shape (n,), got {y.dtype} {y.shape}")

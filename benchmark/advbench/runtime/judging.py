@@ -145,9 +145,11 @@ def _goal(crafted: Crafted, perturbed: Tensor, case: Case) -> dict[str, Tensor]:
         return {}
     y, task = case.samples.y, case.judged.task
     classes = isinstance(task, Classification)
+    margin = tasks.goal_margin(perturbed, y, task, crafted.aim)
     return {
         "aim": crafted.aim,
-        "goal_reached": ~(tasks.goal_margin(perturbed, y, task, crafted.aim) >= 0),
+        "goal_margin": margin,
+        "goal_reached": ~(margin >= 0),
         "eligible": crafted.aim != y if classes else torch.ones(len(y), dtype=torch.bool, device=y.device),
     }
 

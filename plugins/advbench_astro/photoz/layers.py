@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advbench.api import UserError
+
+SLACK = 1e-6
+"""Targets at the very edge of the bins may be rounded beyond it."""
+
 BIAS = 0.1
 """Biases begin here, weights as Glorot & Bengio 2010 draw them, uniformly."""
 
@@ -104,9 +109,22 @@ class Dense(nn.Module):
         return features, (scores.float().softmax(1) @ self.centres)[:, None]
 
     def bin_loss(self, flat: Tensor, y: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
-        """Mean cross-entropy of the bins that the targets (b, 1) lie in; the outermost take what lies beyond them."""
+        """Mean cross-entropy of the bins that the targets (b, 1) lie in.
+
+        Raises
+        ------
+        UserError
+            If a target lies beyond the bins: no prediction could ever reach it.
+        """
         assert self.centres is not None
         width = self.centres[1] - self.centres[0]
+        low, high = float(self.centres[0] - width / 2), float(self.centres[-1] + width / 2)
+        beyond = (y < low - SLACK) | (y > high + SLACK)
+        if beyond.any():
+            raise UserError(
+                f"{int(beyond.sum())} of {len(y)} targets lie outside the bins, one at {float(y[beyond][0]):.4g}:"
+                f" `z_range: [{low:.4g}, {high:.4g}]` has to hold them all"
+            )
         index = torch.floor((y.reshape(-1) - self.centres[0]) / width + 0.5)
         index = index.clamp(0, len(self.centres) - 1).long()
         return functional.cross_entropy(self.scores(flat, extras)[1].float(), index)
