@@ -229,5 +229,6 @@ def test_kept_inputs_can_be_judged_again(tmp_path: Path, plugins_dir: Path) -> N
     for row in rows(tmp_path / "out"):
         with np.load(tmp_path / "out" / "inputs" / f"{row['cell_id']}.npz") as kept:
             assert kept["perturbed"].shape == (5, 5, 6, 6)
+            assert (len(kept["channel"]), len(kept["class"])) == (5, 3)
             size = np.abs(kept["perturbed"].astype(float) - kept["clean"].astype(float)).max()
             assert 0 < size <= float(row["strength"]) + 4e-6

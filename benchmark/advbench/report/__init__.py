@@ -1,1 +1,1 @@
-"""Figures and pages of a finished run."""
+"""One page about finished runs, in a single HTML file that works offline."""

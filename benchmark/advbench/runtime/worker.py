@@ -147,6 +147,8 @@ class Worker:
             "target": case.samples.y[:count].cpu().numpy(),
             "clean": case.samples.x[:count].cpu().numpy(),
             "perturbed": crafted.x[:count].cpu().numpy(),
+            "channel": np.array(case.judged.space.channels),
+            "class": np.array(getattr(case.judged.task, "classes", ()), dtype=np.str_),
         } | {f"extra_{name}": value[:count].cpu().numpy() for name, value in case.samples.extras.items()}
         path = Path(self.execution.run_dir) / "inputs" / f"{cell_id}.npz"
         write_atomic(path, partial(_save, arrays=arrays))
