@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import click
 import pytest
+from boards import cell, classified, write_run
 
 import advbench
 from advbench.api import Budget, Component, Recipe, param
@@ -151,6 +152,21 @@ def test_info_imports_only_its_component(folder: Path) -> None:
     modules = imported("info", "featherweight/push", "--plugins-dir", folder / "plugins")
     assert not set(modules) & set(HEAVY)
     assert [name for name in modules if name.startswith("advbench_")] == []
+
+
+def test_commands_that_look_at_results_import_no_torch(tmp_path: Path) -> None:
+    rows = [cell(classified([1, 1, 1, 0], after), defense=name) for name, after in
+            (("none", [0, 0, 1, 0]), ("round", [1, 0, 1, 0]))]  # fmt: skip
+    run = write_run(tmp_path / "run", rows)
+    for command in (
+        ["compare", run, run],
+        ["rank", run],
+        ["export", run, "--format", "latex"],
+        ["merge", run, run, "--out", tmp_path / "all"],
+    ):
+        modules = imported(*command)
+        assert not set(modules) & ({*HEAVY} - {"numpy"}), command
+        assert [name for name in modules if name.startswith("advbench_")] == []
 
 
 def test_every_command_is_there_under_its_name_with_its_summary() -> None:
@@ -323,6 +339,8 @@ def test_plan_tells_what_so_many_samples_can_tell(
     assert "100 samples (dots): an accuracy of 50 % is known to 9.6 points either way" in words
     assert "one of 90 % to 6 (95 %)" in words
     assert "told apart from 6 points on, at best" in words
+    # Miettinen 1968: 100 d^2 = (1.96 sqrt(0.1) + 0.8416 sqrt(0.1 - d^2))^2
+    assert "at best from 8.8 with a power of 80 %, if they differ in 10 % of the samples" in words
 
 
 def test_plan_as_json_and_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "tests" / "example_plugin"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-TUTORIALS = ["write-a-plugin.md", "bring-your-own.md", "suites.md", "figures.md"]
+TUTORIALS = ["write-a-plugin.md", "bring-your-own.md", "suites.md", "figures.md", "evidence.md"]
 
 DEFAULTS = {
     "datasets": "datasets: [vision/digits]\n",

@@ -21,7 +21,13 @@ COMMANDS = {
     "validate": "Check suites and report every mistake with its line.",
     "list": "List models, datasets, perturbations, defenses and the like.",
     "info": "Describe a component: parameters, tags, reference.",
+    "compare": "Compare runs row by row: differences, intervals, p-values.",
+    "rank": "Order the rows of a run; mark what cannot be told apart.",
+    "merge": "Put the rows of several runs together, one for each cell.",
+    "rerun": "Compute a run again and say whether its figures agree.",
+    "export": "Write a leaderboard as Markdown, LaTeX, JSON or parquet.",
     "check": "Check components against the contract of plugins.",
+    "report": "Write one HTML page about runs that works offline.",
     "cache": "Look at, verify or clean the cache.",
     "doctor": "Show versions, device, plugins, data folders and what is broken.",
 }

@@ -15,12 +15,16 @@ from advbench.cli.selection import ONLY_EPILOG, Selection, selects
 from advbench.components.loader import Plugins
 from advbench.display.words import plural
 from advbench.engines.planning import Options, Plan, Planned, Planner, Worst
+from advbench.evidence.differences import detectable
 from advbench.evidence.exact import least_changed
 from advbench.evidence.statistics import Interval, wilson
 from advbench.runtime.data import Environment
 from advbench.store.artifacts import Store
 from advbench.store.records import Records
 from advbench.suite.grid import Grid
+
+CHANGED = 0.1
+"""Share of samples on which two rows are taken to differ where a difference that can be found is told."""
 
 
 @click.command("plan", help=COMMANDS["plan"], epilog=ONLY_EPILOG)
@@ -105,7 +109,7 @@ def as_document(plan: Plan, needed: Iterable[Network], costs: Iterable[Spending]
 def worst_label(worst: Worst) -> str:
     """``"worst of 2, linf 0.1"``."""
     eps = worst.eps if isinstance(worst.eps, list) else [worst.eps]
-    return f"worst of {len(worst.members)}, {worst.norm} {':'.join(f'{value:.6g}' for value in eps)}"
+    return f"{worst.label}, {worst.norm} {':'.join(f'{value:.6g}' for value in eps)}"
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
@@ -190,8 +194,18 @@ def _precision(sizes: Mapping[str, int | None]) -> list[str]:
             f"{plural(n, 'sample')} ({labels}): an accuracy of 50 % is known to {_points(half)} points either way,"
             f" one of 90 % to {_points(most)} (95 %);",
             f"two rows of the same samples can be told apart from {100 * least_changed() / n:.2g} points on, at best",
+            *_found(n),
         ]
     return [f"  {'precision' if index == 0 else '':<20}{line}" for index, line in enumerate(lines)]
+
+
+def _found(n: int) -> list[str]:
+    """The difference that is found more often than not, where so few samples allow for one."""
+    least = detectable(n, CHANGED)
+    if not least < 1:
+        return []
+    share = 100 * max(CHANGED, least)
+    return [f"from {100 * least:.2g} with a power of 80 %, if they differ in {share:.0f} % of the samples"]
 
 
 def _points(interval: Interval) -> str:

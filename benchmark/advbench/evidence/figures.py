@@ -181,16 +181,24 @@ def worst_of(members: Sequence[Outcomes]) -> dict[str, NDArray[Any]]:
 
     Passes are summed, violations are those of any member.
     """
+    names = set.intersection(*(set(member) for member in members))
+    choice = worst_member(members)
+    return {name: of_worst(members, choice, name) for name in names}
+
+
+def worst_member(members: Sequence[Outcomes]) -> NDArray[Any]:
+    """Which member is the worst for each sample, (n,)."""
     failed = np.stack([~reached(member) for member in members])
-    margin = np.stack([member["perturbed_margin"] for member in members])
+    margin = np.stack([member.get("goal_margin", member["perturbed_margin"]) for member in members])
     # Success first, then the margin: a tie between wrong and right must not hide a success.
-    choice = np.lexsort((margin, failed), axis=0)[0]
-    rows = np.arange(len(choice))
-    merged = {}
-    for name in set.intersection(*(set(member) for member in members)):
-        stacked = np.stack([member[name] for member in members])
-        merged[name] = stacked[choice, rows]
-    for name in ("forward_passes", "backward_passes"):
-        merged[name] = np.sum([member[name] for member in members], axis=0)
-    merged["violation"] = np.any([member["violation"] for member in members], axis=0)
-    return merged
+    return np.asarray(np.lexsort((margin, failed), axis=0)[0])
+
+
+def of_worst(members: Sequence[Outcomes], choice: NDArray[Any], name: str) -> NDArray[Any]:
+    """One array of a worst-case row, from that of its members."""
+    stacked = np.stack([member[name] for member in members])
+    if name in ("forward_passes", "backward_passes"):
+        return np.asarray(stacked.sum(0))
+    if name == "violation":
+        return np.asarray(stacked.any(0))
+    return np.asarray(stacked[choice, np.arange(len(choice))])

@@ -1,0 +1,90 @@
+"""``advbench merge``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from advbench.cli.main import COMMANDS
+from advbench.display.words import plural
+from advbench.errors import UserError
+from advbench.evidence.board import LEADERBOARD, read_board
+from advbench.evidence.leaderboard import to_csv
+from advbench.evidence.merging import Merged, merge
+from advbench.store.files import write_atomic, write_text
+
+MOST = 20
+
+EPILOG = """\b
+OUT is a CSV if its name ends in .csv, else a run folder that also gets the outcomes of samples.
+
+\b
+Examples:
+  advbench merge results/shard-1 results/shard-2 --out results/all
+  advbench merge one.csv other.csv --out both.csv
+
+\b
+Exit codes:
+  0  merged      1  the same cell has different figures; nothing is written without --keep-first
+  2  a mistake, told in one line"""
+
+
+@click.command("merge", help=COMMANDS["merge"], epilog=EPILOG)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--out", required=True, metavar="OUT", type=click.Path(path_type=Path), help="What to write.")
+@click.option(
+    "--keep-first", is_flag=True, help="Write although figures differ: those of the run named first."
+)
+def command(runs: tuple[Path, ...], out: Path, keep_first: bool) -> int:
+    """Write one row for each cell."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"--out {out}: exists already; name another one")
+    merged = merge([read_board(path) for path in runs])
+    for one in merged.disagreements[:MOST]:
+        click.echo(click.style("disagreement: ", fg="red", bold=True) + str(one), err=True)
+    more = len(merged.disagreements) - MOST
+    if more > 0:
+        click.echo(f"… and {plural(more, 'more figure')}", err=True)
+    if merged.disagreements and not keep_first:
+        click.echo("nothing is written; --keep-first writes the figures of the run named first", err=True)
+        return 1
+    try:
+        _write(merged, out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    told = [
+        f"{plural(len(merged.rows), 'row')} of {plural(len(runs), 'run')}",
+        f"{merged.repeated} in several",
+    ]
+    if merged.completed:
+        told.append(f"{merged.completed} that had no figures at first")
+    click.echo(f"wrote {out}: {', '.join(told)}")
+    return 0
+
+
+def _write(merged: Merged, out: Path) -> None:
+    table = to_csv(merged.rows, merged.extra)
+    if out.suffix == ".csv":
+        write_text(out, table)
+        return
+    for row, board in zip(merged.rows, merged.sources):
+        if board.folder is None:
+            continue
+        for suffix in ("json", "npz"):
+            source = board.folder / "cells" / f"{row['cell_id']}.{suffix}"
+            if source.is_file():
+                _copy(source, out / "cells" / source.name)
+    suites = {board.suite for board in merged.sources} - {None}
+    if len(suites) == 1:
+        write_text(out / "suite.yaml", str(suites.pop()))
+    write_text(out / LEADERBOARD, table)
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomic(target, lambda temporary: _copy_bytes(source, temporary))
+
+
+def _copy_bytes(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

@@ -1,0 +1,221 @@
+"""A finished leaderboard, read back: typed rows, the run's folder, and the outcomes of every sample."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from advbench.errors import UserError
+from advbench.evidence.arrays import Arrays, WorstArrays
+from advbench.evidence.columns import NAMES
+from advbench.evidence.leaderboard import text
+from advbench.evidence.sound import check_rows, typed
+from advbench.evidence.table import LEADERBOARD, Table, read_table
+
+__all__ = ["LEADERBOARD", "Board", "Outcomes", "Row", "read_board"]
+
+Row = Mapping[str, Any]
+Outcomes = Mapping[str, "NDArray[Any]"]
+
+SHARED = (
+    "dataset", "model", "defense", "knowledge", "seed", "trained_on", "adapted_to", "dataset_params", "model_params",
+    "defense_params",
+)  # fmt: skip
+"""What a worst-case row has in common with its members; labels alone may be those of several rows after a merge."""
+
+CELL_ID = re.compile(r"[\w.-]+")
+NOT_IN_RECORDS = {"flags"}
+"""What the leaderboard adds to by looking at several rows."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard that was found sound.
+
+    Attributes
+    ----------
+    rows
+        One mapping for each row, in the order of the file, with every column: numbers are int or float, ``targeted``
+        is a bool, everything else is text; an empty cell is None.
+    extra
+        Names of the columns that metrics of the suite added.
+    path
+        The CSV.
+    folder
+        The run folder, if there are per-sample outcomes in its ``cells/``.
+    suite
+        Text of the suite as it was run, YAML with full ids and every parameter.
+    run
+        What ``run.json`` says: time, host, command line; empty without it.
+    digests
+        Hashes of the files with outcomes, by cell id.
+    title
+        What to call it, if not by its place.
+    """
+
+    rows: Sequence[Row]
+    extra: tuple[str, ...]
+    path: Path
+    folder: Path | None = None
+    suite: str | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence: its title, its run folder, or its file."""
+        return self.title or str(self.path.parent if self.path.name == LEADERBOARD else self.path)
+
+    def outcomes(self, row: Row) -> Outcomes | None:
+        """Arrays (n, ...) of one row's samples, in one order for all rows of a data set; None where there are none.
+
+        Those of a worst-case row are put together from its members. Each array is read when it is asked for.
+
+        Raises
+        ------
+        UserError
+            If the file is damaged, or is not the one that its record speaks of.
+        """
+        if self.folder is None or row["status"] != "ok":
+            return None
+        if row["kind"] != "worst-case":
+            cell_id = str(row["cell_id"])
+            return _read_outcomes(self.folder / "cells", cell_id, self.digests.get(cell_id))
+        members = [self.outcomes(member) for member in self.members(row)]
+        found = [member for member in members if member is not None]
+        return WorstArrays(found) if found and len(found) == len(members) else None
+
+    def digest(self, row: Row) -> str | None:
+        """Hash of what stands in one row's outcomes, or in those of its members; equal hashes, equal outcomes."""
+        if self.folder is None or row["status"] != "ok":
+            return None
+        if row["kind"] == "worst-case":
+            hashes = [self.digest(member) for member in self.members(row)]
+            return " ".join(map(str, hashes)) if hashes and None not in hashes else None
+        return self.digests.get(str(row["cell_id"]))
+
+    def members(self, row: Row) -> list[Row]:
+        """The rows over which a worst-case row takes the worst for each sample; empty if one is gone or in doubt."""
+        labels = json.loads(row["perturbation_params"])
+        known = self._members.get(tuple(row[name] for name in SHARED), {})
+        found = [one for label in labels for one in known.get(label, ())]
+        return found if len(found) == len(labels) and all(label in known for label in labels) else []
+
+    @functools.cached_property
+    def _members(self) -> dict[tuple[Any, ...], dict[str, list[Row]]]:
+        found: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
+        for row in self.rows:
+            if row["kind"] != "worst-case":
+                labels = found.setdefault(tuple(row[name] for name in SHARED), {})
+                labels.setdefault(row["perturbation"], []).append(row)
+        return found
+
+    def part(self, axis: str, value: str) -> Board:
+        """The rows with this label on an axis, as a leaderboard of its own."""
+        rows = [row for row in self.rows if str(row[axis]) == value]
+        return replace(self, rows=rows, title=f"{axis}={value}")
+
+
+def read_board(path: Path) -> Board:
+    """Read a run folder or a leaderboard, and look whether it is as a run wrote it.
+
+    Beside ``NAME.csv`` a folder ``NAME/`` may hold what a run folder holds, and ``NAME.suite.yaml`` the suite.
+
+    Raises
+    ------
+    UserError
+        In one line, if there is no such file, it is no leaderboard, it has another schema, is cut off, or was edited:
+        with the line, the column and both values.
+    """
+    path = Path(path)
+    file = path / LEADERBOARD if path.is_dir() else path
+    table = read_table(file)
+    rows = typed(file, table.header, table.rows, table.numbers)
+    check_rows(file, rows, table.numbers)
+    home = file.parent if file.name == LEADERBOARD else file.with_suffix("")
+    folder = home if (home / "cells").is_dir() else None
+    digests = {} if folder is None else _checked_records(table, folder / "cells", rows)
+    suite = _first_text(home / "suite.yaml", file.with_suffix(".suite.yaml"))
+    return Board(
+        rows, tuple(table.header[len(NAMES) :]), file, folder, suite, _run(home / "run.json"), digests
+    )
+
+
+# --- what stands beside the table ---------------------------------------------------------------------------------
+
+
+def _checked_records(table: Table, cells: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Hashes of outcomes by cell id; refuses a figure that is not the one in the record of its cell."""
+    digests = {}
+    for row, shown, number in zip(rows, table.rows, table.numbers):
+        if row["status"] != "ok" or row["kind"] == "worst-case":
+            continue
+        record = _record(cells, str(row["cell_id"]))
+        if record is None or record.get("status") != "ok":  # gone, or tried again since
+            continue
+        figures, beside = record["figures"], dict(zip(table.header, shown))
+        for name in beside.keys() & figures.keys() - NOT_IN_RECORDS:
+            if not _written(figures[name], beside[name]):
+                raise UserError(
+                    f"{table.file}:{number}: column {name}: {beside[name] or 'empty'} here,"
+                    f" {text(figures[name]) or 'empty'} in cells/{row['cell_id']}.json: one of them was edited"
+                )
+        if isinstance(record.get("outcomes_sha256"), str):
+            digests[row["cell_id"]] = record["outcomes_sha256"]
+    return digests
+
+
+def _written(value: Any, cell: str) -> bool:
+    """Whether a cell is what a value is written as; the usual types first, for the sake of speed."""
+    usual = value if value.__class__ is str else f"{value:.6g}" if value.__class__ is float else ""
+    return usual == cell or text(value) == cell
+
+
+def _record(cells: Path, cell_id: str) -> dict[str, Any] | None:
+    if not CELL_ID.fullmatch(cell_id):
+        return None
+    try:
+        value = json.loads((cells / f"{cell_id}.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise UserError(f"{cells / cell_id}.json: not a record: run the suite again to mend it") from None
+    if not isinstance(value, dict) or not isinstance(value.get("figures"), dict):
+        raise UserError(f"{cells / cell_id}.json: not a record: run the suite again to mend it")
+    return value
+
+
+def _read_outcomes(cells: Path, cell_id: str, digest: str | None) -> Outcomes | None:
+    path = cells / f"{cell_id}.npz"
+    if digest is None or not path.is_file():
+        return None
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(
+            f"{path}: not the outcomes that {cell_id}.json speaks of: run the suite again to mend it"
+        )
+    try:
+        return Arrays(data)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _first_text(*paths: Path) -> str | None:
+    return next((path.read_text(encoding="utf-8") for path in paths if path.is_file()), None)
+
+
+def _run(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,250 @@
+"""Two leaderboards against each other: every difference with its interval, its p-value and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advbench.errors import UserError
+from advbench.evidence.board import Board, Outcomes
+from advbench.evidence.differences import Difference
+from advbench.evidence.exact import holm
+from advbench.evidence.joining import Joined, Pair, join, label
+from advbench.evidence.samples import (
+    COLUMN,
+    compare_columns,
+    compare_samples,
+    interval,
+    is_rate,
+    same_outcomes,
+    smaller_is_better,
+)
+from advbench.evidence.statistics import Seeds, over_seeds
+
+LEVEL = 0.05
+
+VERDICTS = {
+    "same": "the outcome of every sample is the same",
+    "better": "significantly better than the first, after Holm's correction for all lines",
+    "worse": "significantly worse than the first, after Holm's correction for all lines",
+    "equivalent": "the interval of the difference lies within the margin on both sides",
+    "no worse": "the interval of the difference excludes a loss of more than the margin",
+    "open": "none of these: too few samples to tell",
+}
+"""What is said of a pair of rows, most telling first."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one pair of rows.
+
+    ``difference`` is that of the second row from the first; ``gain`` is its sign if larger is better, else the opposite
+    one; ``margin`` is in the units of the figure; ``p_holm`` is adjusted for all lines of the comparison.
+    """
+
+    pair: Pair
+    boards: tuple[str, str]
+    figure: str
+    values: tuple[float, float]
+    difference: Difference
+    margin: float
+    p_holm: float = math.nan
+
+    @property
+    def gain(self) -> int:
+        """1 where larger is better, -1 where smaller is."""
+        return -1 if smaller_is_better(self.figure, self.pair.first) else 1
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant after the correction."""
+        return self.p_holm <= LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        found = self.difference
+        if found.test == "identical":
+            return "same"
+        if self.significant:
+            return "better" if found.value * self.gain > 0 else "worse"
+        loss, won = sorted((found.low * self.gain, found.high * self.gain))
+        if math.isnan(loss) or loss <= -self.margin:
+            return "open"
+        return "equivalent" if won < self.margin else "no worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it: lines, what could not be compared, and what the leaderboards do not share."""
+
+    names: tuple[str, ...]
+    lines: tuple[Line, ...]
+    joined: tuple[Joined, ...]
+    free: str = ""
+
+    @property
+    def paired(self) -> bool:
+        """Whether every line is of the same samples, one by one."""
+        return not any(line.difference.test.endswith("unpaired") for line in self.lines)
+
+    @property
+    def lost(self) -> list[Pair]:
+        """Pairs of which only the first has figures."""
+        pairs = (pair for joined in self.joined for pair in joined.pairs)
+        return [pair for pair in pairs if pair.first["status"] == "ok" and not pair.ok]
+
+
+def compare_boards(
+    boards: Sequence[Board],
+    figures: Sequence[str] = ("perturbed",),
+    margin: float = 1.0,
+    mid_p: bool = False,
+    free: str = "",
+) -> Comparison:
+    """Compare every further leaderboard with the first.
+
+    Parameters
+    ----------
+    boards
+        At least two.
+    figures
+        Names out of `samples.FIGURES`.
+    margin
+        What is not worth mentioning: in percentage points of a rate, in percent of the first value otherwise.
+    mid_p
+        Take McNemar's mid-p in place of the exact test.
+    free
+        An axis by whose labels the leaderboards differ.
+
+    Raises
+    ------
+    UserError
+        If they may not be compared.
+    """
+    base, lines, joined = boards[0], [], []
+    for board in boards[1:]:
+        found = join(base, board, free)
+        joined.append(found)
+        for pair in found.pairs:
+            if pair.ok:
+                lines += _lines(pair, base, board, figures, margin, mid_p)
+    return Comparison(tuple(board.name for board in boards), tuple(_adjusted(lines)), tuple(joined), free)
+
+
+def _lines(
+    pair: Pair, base: Board, board: Board, figures: Sequence[str], margin: float, mid_p: bool
+) -> list[Line]:
+    rows = (pair.first, pair.second)
+    shown = [name for name in figures if all(row.get(COLUMN.get(name, name)) is not None for row in rows)]
+    if not shown:
+        return []
+    digests = base.digest(rows[0]), board.digest(rows[1])
+    identical = digests[0] is not None and digests[0] == digests[1]
+    outcomes: tuple[Outcomes | None, Outcomes | None] = (None, None)
+    if not identical and None not in digests:
+        outcomes = base.outcomes(rows[0]), board.outcomes(rows[1])
+    if outcomes[0] is not None and outcomes[1] is not None:
+        other = same_outcomes(outcomes[0], outcomes[1])
+        if other:
+            where = f"{base.name} and {board.name}"
+            raise UserError(f"not comparable: {label(rows[0])}: other samples in {where}: {other}")
+    found = []
+    for name in shown:
+        values = (interval(name, rows[0]).value, interval(name, rows[1]).value)
+        room = margin / 100 if is_rate(name, rows[0]) else margin / 100 * abs(values[0])
+        if identical:
+            difference = Difference(0.0, 0.0, 0.0, 1.0, "identical")
+        elif outcomes[0] is None or outcomes[1] is None:
+            difference = compare_columns(name, rows)
+        else:
+            difference = compare_samples(name, rows, (outcomes[0], outcomes[1]), mid_p)
+        found.append(Line(pair, (base.name, board.name), name, values, difference, room))
+    return found
+
+
+def _adjusted(lines: Sequence[Line]) -> list[Line]:
+    """Holm's correction over all lines that have a p-value."""
+    tested = [line for line in lines if not math.isnan(line.difference.p)]
+    adjusted = dict(zip(map(id, tested), holm([line.difference.p for line in tested])))
+    return [replace(line, p_holm=adjusted.get(id(line), math.nan)) for line in lines]
+
+
+# --- in sum -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of equal labels on some axes, in sum: means over rows, then over seeds."""
+
+    labels: dict[str, Any]
+    boards: tuple[str, str]
+    figure: str
+    metric: str
+    rows: int
+    first: Seeds
+    second: Seeds
+    difference: Seeds
+    verdicts: dict[str, int]
+
+
+def by_axes(comparison: Comparison, axes: Sequence[str]) -> list[Group]:
+    """Means over all rows with equal labels on these axes: for each seed over its rows, then over the seeds.
+
+    Rows of one seed share their samples and seeds are no samples, so there is no interval over both: the deviation is
+    that from seed to seed.
+    """
+    groups: dict[tuple[Any, ...], list[Line]] = defaultdict(list)
+    for line in comparison.lines:
+        row = line.pair.first
+        metric = row["metric"] if line.figure in ("perturbed", "clean") else line.figure
+        key = (line.boards, line.figure, metric, *(row[axis] for axis in axes))
+        groups[key].append(line)
+    return [_group(dict(zip(axes, key[3:])), key[2], lines) for key, lines in groups.items()]
+
+
+def _group(labels: dict[str, Any], metric: str, lines: Sequence[Line]) -> Group:
+    seeds: dict[int, list[Line]] = defaultdict(list)
+    verdicts: dict[str, int] = defaultdict(int)
+    for line in lines:
+        seeds[line.pair.first["seed"]].append(line)
+        verdicts[line.verdict] += 1
+
+    def mean(of: Any) -> Seeds:
+        return over_seeds([math.fsum(map(of, some)) / len(some) for some in seeds.values()])
+
+    return Group(
+        labels,
+        lines[0].boards,
+        lines[0].figure,
+        metric,
+        len(lines),
+        mean(lambda line: line.values[0]),
+        mean(lambda line: line.values[1]),
+        mean(lambda line: line.values[1] - line.values[0]),
+        dict(verdicts),
+    )
+
+
+def regressions(comparison: Comparison, points: float = 0.0) -> list[str]:
+    """Why this is a regression, one line each: significantly worse by more than ``points``, or without figures now.
+
+    ``points`` are percentage points of a rate and percent of the first value otherwise.
+    """
+    found = []
+    for line in comparison.lines:
+        loss = 100 * -line.difference.value * line.gain
+        if not is_rate(line.figure, line.pair.first) and math.isfinite(loss):
+            loss = loss / abs(line.values[0]) if line.values[0] else math.inf
+        if line.verdict == "worse" and loss > points:
+            found.append(
+                f"{label(line.pair.first, comparison.free)}: {line.figure} {line.values[0]:.4g} ->"
+                f" {line.values[1]:.4g}, p = {line.p_holm:.2g} after Holm's correction"
+            )
+    for pair in comparison.lost:
+        why = f": {pair.second['reason']}" if pair.second["reason"] else ""
+        found.append(f"{label(pair.first, comparison.free)}: {pair.second['status']} now{why}")
+    return found

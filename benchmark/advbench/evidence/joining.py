@@ -1,0 +1,203 @@
+"""Rows of two leaderboards side by side: which belong together, which may be compared, and what else is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from advbench.errors import UserError
+from advbench.evidence.board import Board
+from advbench.evidence.leaderboard import text
+from advbench.evidence.sound import LABELS
+
+Row = Mapping[str, Any]
+
+AXES = ("dataset", "model", "defense", "perturbation", "knowledge", "seed")
+EQUAL = (
+    "protocol",
+    "dataset_id",
+    "fingerprint",
+    "split",
+    "norm",
+    "strength",
+    "strength_unit",
+    "targeted",
+    "goal",
+    "mask",
+    "budget_passes",
+)
+"""What must be equal in rows that are compared, whether they have figures or not."""
+
+EQUAL_RESULTS = ("metric", "eta_threshold", "n", "n_unknown")
+"""What else must be equal in rows with figures."""
+
+TOLD = (
+    "trained_on",
+    "adapted_to",
+    "model_id",
+    "model_params",
+    "defense_id",
+    "defense_params",
+    "perturbation_params",
+    "adaptation",
+    "dataset_params",
+    "weights",
+    "advbench_version",
+    "plugin_versions",
+    "torch_version",
+    "device",
+    "precision",
+)
+"""What may differ and is told."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that belong together; ``changed`` is what differs beside their figures, as (column, first, second)."""
+
+    first: Row
+    second: Row
+    changed: tuple[tuple[str, str, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether both have figures."""
+        return bool(self.first["status"] == self.second["status"] == "ok")
+
+
+class Joined(NamedTuple):
+    """Pairs in the order of the first leaderboard, and the rows that only one of the two has."""
+
+    pairs: tuple[Pair, ...]
+    removed: tuple[Row, ...]
+    added: tuple[Row, ...]
+
+
+def join(first: Board, second: Board, free: str = "") -> Joined:
+    """Put rows with equal labels side by side. ``free`` is an axis whose label may differ.
+
+    Raises
+    ------
+    UserError
+        If rows that belong together may not be compared, or nothing belongs together.
+    """
+    ours, theirs = _keyed(first.rows, free), _keyed(second.rows, free)
+    matches = [_matched(rows, theirs.pop(key, [])) for key, rows in ours.items()]
+    pairs = [pair for match in matches for pair in match.pairs]
+    if not pairs:
+        hint = "" if free else "; `--between` compares rows of different labels"
+        raise UserError(f"{first.name} and {second.name} have no row of the same labels{hint}")
+    for pair in pairs:
+        refuse(*pair, (first.name, second.name), free)
+    removed = [row for match in matches for row in match.removed]
+    added = [row for match in matches for row in match.added] + [
+        row for rows in theirs.values() for row in rows
+    ]
+    return Joined(tuple(Pair(*pair, tuple(_changes(*pair))) for pair in pairs), tuple(removed), tuple(added))
+
+
+def _keyed(rows: Sequence[Row], free: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by what they are about; several for one key only in a leaderboard that was merged."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in LABELS if name != free)
+        if row["kind"] == "worst-case":
+            key += (row["norm"], row["strength"], row["targeted"])
+        found.setdefault(key, []).append(row)
+    return found
+
+
+class _Match(NamedTuple):
+    pairs: list[tuple[Row, Row]]
+    removed: list[Row]
+    added: list[Row]
+
+
+def _matched(ours: Sequence[Row], theirs: Sequence[Row]) -> _Match:
+    """Rows of the same labels: the same cells first, then in their order."""
+    others = {row["cell_id"]: row for row in theirs}
+    pairs = [(row, others.pop(row["cell_id"])) for row in ours if row["cell_id"] in others]
+    matched = {row["cell_id"] for row, _ in pairs}
+    left, right = [row for row in ours if row["cell_id"] not in matched], list(others.values())
+    count = min(len(left), len(right))
+    return _Match([*pairs, *zip(left, right)], left[count:], right[count:])
+
+
+def label(row: Row, free: str = "") -> str:
+    """``"digits / net / squeezing / pgd, adaptive, seed 0"``."""
+    strength = f" {row['norm']} {text(row['strength'])}".rstrip() if row["kind"] == "worst-case" else ""
+    names = " / ".join(str(row[name]) for name in AXES[:4] if name != free)
+    knowledge = f", {row['knowledge']}" if row["knowledge"] != "none" and free != "knowledge" else ""
+    seed = f", seed {row['seed']}" if free != "seed" else ""
+    return f"{names}{strength}{knowledge}{seed}"
+
+
+def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> None:
+    """Refuse two rows that may not be compared.
+
+    Raises
+    ------
+    UserError
+        In a line that names the row, the field and both values.
+    """
+    fields = EQUAL + (EQUAL_RESULTS if first["status"] == second["status"] == "ok" else ())
+    attacks = free != "perturbation" and first["kind"] != "worst-case"
+    for name in (*fields, *(["perturbation_id"] if attacks else [])):
+        ours, theirs = _value(first, name), _value(second, name)
+        if ours != theirs and not (name == "fingerprint" and None in (ours, theirs)):
+            raise UserError(
+                f"not comparable: {label(first, free)}: {name} is {_shown(ours)} in {names[0]}"
+                f" and {_shown(theirs)} in {names[1]}"
+            )
+
+
+def _value(row: Row, name: str) -> Any:
+    """A field; goal and mask of an attack stand in its parameters."""
+    if name not in ("goal", "mask"):
+        return row[name]
+    params = _mapping(row["perturbation_params"])
+    return params.get(name, "untargeted" if name == "goal" else None)
+
+
+def _mapping(document: str | None) -> dict[str, Any]:
+    """Parameters; those in a list are named by their position."""
+    try:
+        value = json.loads(document or "")
+    except ValueError:
+        return {}
+    if isinstance(value, list):
+        return {str(index): one for index, one in enumerate(value)}
+    return value if isinstance(value, dict) else {}
+
+
+def _changes(first: Row, second: Row) -> list[tuple[str, str, str]]:
+    found = []
+    for name in TOLD:
+        if first[name] == second[name]:
+            continue
+        ours, theirs = _mapping(first[name]), _mapping(second[name])
+        if not ours or not theirs:
+            found.append((name, _shown(first[name]), _shown(second[name])))
+            continue
+        leaves = _leaves(ours), _leaves(theirs)
+        for key in sorted({*leaves[0], *leaves[1]}):
+            pair = [leaf.get(key, "(absent)") for leaf in leaves]
+            if pair[0] != pair[1]:
+                found.append((f"{name}.{key}", pair[0], pair[1]))
+    return found
+
+
+def _leaves(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, one in value.items():
+        if isinstance(one, dict):
+            found |= _leaves(one, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = one if isinstance(one, str) else json.dumps(one)
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else text(value)

@@ -1,0 +1,91 @@
+"""A run that was computed again against its rows: whether the figures are the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from advbench.evidence.board import Board
+from advbench.evidence.joining import Row, label
+from advbench.evidence.leaderboard import text
+from advbench.evidence.sound import FIGURES, INTERVALS, LABELS
+
+MADE_BY = ("advbench_version", "plugin_versions", "torch_version", "device", "precision", "fingerprint")
+"""What may explain other figures."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """How many rows were compared, how many of them agree, every figure that differs, and what may explain it.
+
+    ``exact`` says that equality to the last digit was asked for.
+    """
+
+    rows: int
+    agreeing: int
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+    exact: bool
+
+
+def repeated(rows: Sequence[Row], again: Board, extra: Sequence[str] = ()) -> Repeated:
+    """Compare rows with those of a new run of their suite, by their labels.
+
+    On one device type that is the CPU all figures and the weights must be equal as they are written, with 6 digits.
+    Otherwise networks are trained anew with other rounding; then figures with an interval agree if the intervals
+    overlap, and the others are not compared.
+    """
+    news = {_key(row): row for row in again.rows}
+    differences: list[str] = []
+    notes: Counter[str] = Counter()
+    agreeing, exact = 0, True
+    for row in rows:
+        new = news.get(_key(row))
+        if new is None:
+            differences.append(f"{label(row)}: not in the new run")
+            continue
+        notes.update(_notes(row, new))
+        same_device = {row["device"], new["device"]} <= {"cpu", None}
+        exact &= same_device
+        found = list(_differences(row, new, extra) if same_device else _apart(row, new))
+        differences += [f"{label(row)}: {one}" for one in found]
+        agreeing += not found
+    told = tuple(f"{note} ({count} rows)" if count > 1 else note for note, count in notes.items())
+    return Repeated(len(rows), agreeing, tuple(differences), told, exact)
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    worst = (row["norm"], row["strength"], row["targeted"]) if row["kind"] == "worst-case" else ()
+    return (*(row[name] for name in LABELS), *worst)
+
+
+def _notes(row: Row, new: Row) -> Iterator[str]:
+    for name in MADE_BY:
+        if row[name] != new[name] and None not in (row[name], new[name]):
+            yield f"{name} was {text(row[name])} and is {text(new[name])}"
+    if row["cell_id"] != new["cell_id"] and row["fingerprint"] == new["fingerprint"]:
+        yield "cell_id is another one: some code that decides the figures has changed"
+
+
+def _differences(row: Row, new: Row, extra: Sequence[str]) -> Iterator[str]:
+    for name in ("status", *FIGURES, "weights", *extra):
+        if row.get(name) != new.get(name):
+            yield f"{name} was {_shown(row.get(name))} and is {_shown(new.get(name))}"
+
+
+def _apart(row: Row, new: Row) -> Iterator[str]:
+    if row["status"] != new["status"]:
+        yield f"status was {row['status']} and is {new['status']}"
+    for name in INTERVALS:
+        ends = [one[f"{name}{end}"] for one in (row, new) for end in ("_lo", "_hi")]
+        if None not in ends and (ends[1] < ends[2] or ends[3] < ends[0]):
+            yield f"{name} was {_with_ends(row, name)} and is {_with_ends(new, name)}"
+
+
+def _with_ends(row: Row, name: str) -> str:
+    return f"{text(row[name])} [{text(row[f'{name}_lo'])}, {text(row[f'{name}_hi'])}]"
+
+
+def _shown(value: object) -> str:
+    return text(value) or "nothing"

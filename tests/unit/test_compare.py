@@ -1,0 +1,417 @@
+"""Two leaderboards against each other: what is refused, what is found, what is said."""
+
+import csv
+import io
+import json
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from boards import cell, classified, estimated, right, worst, write_csv, write_run
+
+from advbench.cli.main import invoke
+from advbench.errors import UserError
+from advbench.evidence.board import Board, read_board
+from advbench.evidence.columns import NAMES
+from advbench.evidence.comparing import by_axes, compare_boards, regressions
+from advbench.evidence.differences import hybrid, paired_spreads, tango
+from advbench.evidence.exact import mcnemar
+from advbench.evidence.protocol import PROTOCOL
+from advbench.evidence.samples import interval
+from advbench.evidence.statistics import sigma_mad, wilson
+from advbench.values import Regression
+
+N = 400
+CLEAN = right(N, 380)
+REDSHIFT = Regression(("z",), tolerance=0.15, relative=True)
+
+
+def robust(count: int, seed: int = 0) -> dict[str, Any]:
+    return classified(CLEAN, right(N, count, seed) & CLEAN)
+
+
+def made(squeezed: int = 200, seeds: tuple[int, ...] = (0,)) -> list[dict[str, Any]]:
+    """Two defenses under an attack, nested: what survives with fewer survivors also does with more."""
+    rows = []
+    for seed in seeds:
+        rows += [
+            cell(classified(CLEAN, CLEAN), perturbation="none", perturbation_id="none", knowledge="none", seed=seed),
+            cell(robust(100 + seed), seed=seed),
+            cell(robust(squeezed + seed), defense="squeezing", defense_id="toys/squeezing", seed=seed),
+        ]  # fmt: skip
+    return rows
+
+
+def boards(tmp_path: Path, *some: list[dict[str, Any]]) -> list[Board]:
+    return [read_board(write_run(tmp_path / name, rows)) for name, rows in zip("abc", some)]
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("protocol", PROTOCOL + 1),
+        ("fingerprint", "11ee"),
+        ("dataset_id", "toys/other"),
+        ("split", "valid"),
+        ("norm", "l2"),
+        ("strength", 0.2),
+        ("strength_unit", "mag"),
+        ("targeted", True),
+        ("goal", "brightest"),
+        ("budget_passes", 100),
+        ("perturbation_id", "toys/fgsm"),
+        ("n", 300),
+        ("metric", "sigma_mad"),
+    ],
+)
+def test_what_may_not_differ_is_refused_by_name_with_both_values(
+    tmp_path: Path, column: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, outcomes, task = {column: value}, robust(100), {}
+    if column == "goal":
+        changes = {"perturbation_params": '{"eps":0.1,"goal":"brightest","steps":10}'}
+    if column == "targeted":
+        outcomes["goal_reached"] = ~outcomes["perturbed_correct"]
+    if column == "n":
+        changes, outcomes = {}, classified(right(300, 290), right(300, 100))
+    if column == "metric":
+        z = np.linspace(0.1, 0.9, N)
+        changes, outcomes, task = {}, estimated(z, z + 0.01, z + 0.1), {"task": REDSHIFT}
+    ours = write_run(tmp_path / "a", [cell(robust(100))])
+    theirs = write_run(tmp_path / "b", [cell(outcomes, **task, **changes)])
+    assert invoke(["compare", str(ours), str(theirs)]) == 2
+    told = capsys.readouterr().err
+    before = {"protocol": PROTOCOL, "budget_passes": "nothing", "goal": "untargeted", "fingerprint": "00ff"}
+    before |= {"strength": 0.1, "norm": "linf", "split": "test", "n": N, "metric": "accuracy"}
+    before |= {"targeted": "false", "strength_unit": "input units", "dataset_id": "toys/sky"}
+    before |= {"perturbation_id": "toys/pgd"}
+    after = str(value).lower() if isinstance(value, bool) else value
+    words = f"{column} is {before[column]} in {ours} and {after} in {theirs}"
+    assert f"not comparable: sky / net / none / pgd, adaptive, seed 0: {words}" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_another_tolerance_is_refused(tmp_path: Path) -> None:
+    z = np.linspace(0.1, 0.9, 50)
+    rows = [
+        [cell(estimated(z, z + 0.01, z + 0.1, limit), Regression(("z",), tolerance=limit, relative=True))]
+        for limit in (0.15, 0.05)
+    ]
+    with pytest.raises(UserError, match=r"eta_threshold is 0\.15 in .* and 0\.05 in"):
+        compare_boards(boards(tmp_path, *rows))
+
+
+def test_other_samples_are_refused(tmp_path: Path) -> None:
+    other = robust(100, seed=3)
+    other["id"] = np.array([f"t{i:04d}" for i in range(N)])
+    with pytest.raises(UserError, match=r"other samples in .* sample 0 is s0000 and t0000"):
+        compare_boards(boards(tmp_path, [cell(robust(100))], [cell(other)]))
+
+
+def test_leaderboards_without_a_common_row_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="no row of the same labels; `--between` compares rows of different labels"
+    ):
+        compare_boards(boards(tmp_path, [cell(robust(9))], [cell(robust(9), model="other")]))
+
+
+def test_outcomes_that_do_not_give_the_figure_are_refused(tmp_path: Path) -> None:
+    first, second = boards(tmp_path, [cell(robust(100))], [cell(robust(120))])
+    row = dict(second.rows[0]) | {"perturbed": 0.31}
+    lying = replace(second, rows=[row])
+    with pytest.raises(UserError, match=r"column perturbed says 0\.31, its outcomes give 0\.3: one of them"):
+        compare_boards([first, lying])
+
+
+# --- what is found ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_against_itself_has_no_difference(tmp_path: Path) -> None:
+    two = [cell(robust(150), perturbation="fgsm"), cell(robust(100))]
+    rows = [*made(seeds=(0, 1)), two[0], worst(two)]
+    comparison = compare_boards(boards(tmp_path, rows, rows))
+    assert {line.verdict for line in comparison.lines} == {"same"}
+    assert len(comparison.lines) == len(rows)
+    assert (comparison.lost, comparison.paired, regressions(comparison)) == ([], True, [])
+    assert all(not pair.changed for pair in comparison.joined[0].pairs)
+
+
+def test_only_the_row_of_the_changed_defense_is_significant(tmp_path: Path) -> None:
+    after = made(squeezed=150)
+    comparison = compare_boards(boards(tmp_path, made(), after))
+    verdicts = {
+        (line.pair.first["defense"], line.pair.first["perturbation"]): line.verdict
+        for line in comparison.lines
+    }
+    assert verdicts == {("none", "none"): "same", ("none", "pgd"): "same", ("squeezing", "pgd"): "worse"}
+    line = comparison.lines[-1]
+    before, now = ((right(N, k) & CLEAN) for k in (200, 150))
+    lost = int((before & ~now).sum())
+    assert int((now & ~before).sum()) == 0
+    assert line.values == pytest.approx((before.mean(), now.mean()))
+    assert line.difference[:3] == pytest.approx((-lost / N, *tango(0, lost, N)))
+    assert line.difference.p == mcnemar(0, lost)
+    assert line.p_holm == pytest.approx(3 * line.difference.p)  # three lines, the smallest p of them
+
+
+def test_a_csv_alone_gives_the_unpaired_difference(tmp_path: Path) -> None:
+    paths = [write_csv(tmp_path / f"{k}.csv", [cell(robust(k))]) for k in (100, 130)]
+    comparison = compare_boards([read_board(path) for path in paths])
+    line = comparison.lines[0]
+    first, second = (interval("perturbed", row) for row in (line.pair.first, line.pair.second))
+    counts = [int((right(N, k) & CLEAN).sum()) for k in (100, 130)]
+    exact = hybrid(*(wilson(count, N) for count in counts))
+    assert (line.difference.low, line.difference.high) == pytest.approx(exact, abs=2e-6)
+    assert (line.difference.test, comparison.paired) == ("Fisher, unpaired", False)
+    assert line.difference.value == second.value - first.value
+    paired = compare_boards(boards(tmp_path, [cell(robust(100))], [cell(robust(130))])).lines[0]
+    assert paired.difference.p < line.difference.p
+    assert paired.difference.high - paired.difference.low < line.difference.high - line.difference.low
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "margin", "verdict"),
+    [(0, 0, 1, "same"), (2, 2, 2, "equivalent"), (2, 2, 0.5, "open"), (5, 0, 1, "no worse"), (6, 0, 1, "better"),
+     (0, 6, 9, "worse"), (5, 14, 1, "open")],
+)  # fmt: skip
+def test_verdicts(tmp_path: Path, gained: int, lost: int, margin: float, verdict: str) -> None:
+    before = np.arange(N) < 200
+    after = before ^ (np.arange(N) < lost) ^ (np.arange(N) >= N - gained)
+    rows = [[cell(classified(np.ones(N), some))] for some in (before, after)]
+    line = compare_boards(boards(tmp_path, *rows), margin=margin).lines[0]
+    assert line.verdict == verdict
+    assert line.difference.p == pytest.approx(mcnemar(gained, lost))
+
+
+def test_regressors_are_compared_by_their_spread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.uniform(0.1, 1.0, N)
+    noise = rng.normal(0, 0.02, N)
+    errors = [noise * (1 + z), 1.5 * noise * (1 + z) + 0.001 * rng.normal(size=N)]
+    rows = [[cell(estimated(z, z + errors[0], z + error), REDSHIFT)] for error in errors]
+    comparison = compare_boards(boards(tmp_path, *rows), ("perturbed", "eta"))
+    assert [line.figure for line in comparison.lines] == ["perturbed", "eta"]
+    line = comparison.lines[0]
+    scaled = [error / (1 + z) for error in errors]
+    assert line.difference.test == "influence functions"
+    assert line.difference[:4] == pytest.approx(paired_spreads(*scaled)[:4])
+    assert (line.verdict, line.gain) == ("worse", -1)
+    assert line.margin == pytest.approx(0.01 * float(sigma_mad(scaled[0])), rel=1e-5)
+    assert comparison.lines[1].difference.test in ("McNemar, exact", "identical")
+    assert "sky / net / none / pgd, adaptive, seed 0: perturbed" in regressions(comparison)[0]
+
+
+def test_a_regressor_that_diverged_is_compared_by_what_is_left(tmp_path: Path) -> None:
+    z = np.linspace(0.1, 1.0, 40)
+    rows = []
+    for count in (10, 30):
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            after = np.where(np.arange(40) < count, np.inf, z + 0.2)  # 0.2 is within 0.15 (1 + z) above 1/3
+            rows.append([cell(estimated(z, z, after), REDSHIFT)])
+    (line,) = compare_boards(boards(tmp_path, *rows), ("perturbed", "eta")).lines
+    assert (line.figure, line.verdict) == ("eta", "worse")
+
+
+def test_medians_count_failures_as_infinite(tmp_path: Path) -> None:
+    near, far = robust(40), robust(40, seed=1)
+    for outcomes, size in ((near, 0.5), (far, 1.0)):
+        outcomes["l2"] = np.random.default_rng(0).gamma(9.0, size / 9, N)
+    comparison = compare_boards(boards(tmp_path, [cell(near)], [cell(far)]), ("l2_median",))
+    assert comparison.lines[0].verdict == "better"  # a larger distance is harder to reach
+    safe = robust(380)
+    comparison = compare_boards(boards(tmp_path, [cell(near)], [cell(safe)]), ("l2_median",))
+    assert comparison.lines[0].difference.value == math.inf
+    assert comparison.lines[0].verdict == "better"
+    back = compare_boards(boards(tmp_path, [cell(safe)], [cell(near)]), ("l2_median",))
+    assert (back.lines[0].verdict, back.lines[0].difference.value) == ("worse", -math.inf)
+    assert len(regressions(back, 50)) == 1
+    both = compare_boards(boards(tmp_path, [cell(safe)], [cell(safe | {"l2": far["l2"]})]), ("l2_median",))
+    assert both.lines[0].difference[:4] == (0, 0, 0, 1)
+
+
+def test_detectors_are_compared_by_their_auroc(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fooled = ~right(N, 100)
+
+    def scored(distance: float) -> dict[str, Any]:
+        outcomes = robust(100)
+        clean = rng.normal(size=N)
+        return outcomes | {
+            "clean_score": clean, "perturbed_score": clean + rng.normal(distance, 1.0, N), "threshold": np.full(N, 9.0),
+            "network_right": CLEAN, "network_right_perturbed": ~fooled, "network_fooled": fooled & CLEAN,
+        }  # fmt: skip
+
+    rows = [[cell(scored(distance), defense="detector")] for distance in (0.3, 1.5)]
+    line = compare_boards(boards(tmp_path, *rows), ("detector_auroc",)).lines[0]
+    assert line.verdict == "better"
+    assert line.difference.low > 0.1
+    assert compare_boards(boards(tmp_path, made(), made()), ("detector_auroc",)).lines == ()
+
+
+def test_holm_counts_the_lines_of_all_pairs(tmp_path: Path) -> None:
+    three = boards(tmp_path, made(), made(squeezed=230), made(squeezed=150))
+    comparison = compare_boards(three)
+    assert [line.boards[1] for line in comparison.lines] == [three[1].name] * 3 + [three[2].name] * 3
+    tested = sorted(line.difference.p for line in comparison.lines)
+    adjusted = sorted(line.p_holm for line in comparison.lines)
+    assert adjusted[:2] == pytest.approx([6 * tested[0], 5 * tested[1]])
+
+
+def test_added_removed_and_changed_rows_are_told(tmp_path: Path) -> None:
+    before = [*made(), cell(robust(9), model="old")]
+    after = [row | {"weights": "bb11", "model_params": '{"width":16}'} for row in made()]
+    comparison = compare_boards(boards(tmp_path, before, [*after, cell(robust(9), model="new")]))
+    joined = comparison.joined[0]
+    assert [[row["model"] for row in rows] for rows in (joined.removed, joined.added)] == [["old"], ["new"]]
+    assert {pair.changed for pair in joined.pairs} == {
+        (("model_params.width", "8", "16"), ("weights", "aa00", "bb11"))
+    }
+
+
+def test_seeds_are_not_mixed_up_with_samples(tmp_path: Path) -> None:
+    first, second = made(seeds=(0, 1, 2)), made(squeezed=230, seeds=(0, 1, 2))
+    groups = by_axes(compare_boards(boards(tmp_path, first, second)), ("defense",))
+    assert [group.labels for group in groups] == [{"defense": "none"}, {"defense": "squeezing"}]
+    squeezed = groups[1]
+    rates = {k: float((right(N, k) & CLEAN).mean()) for k in range(200, 233)}
+    gains = [rates[230 + seed] - rates[200 + seed] for seed in (0, 1, 2)]
+    assert (squeezed.rows, squeezed.difference.n) == (3, 3)
+    assert squeezed.difference.mean == pytest.approx(np.mean(gains), abs=1e-6)
+    assert squeezed.difference.deviation == pytest.approx(np.std(gains, ddof=1), abs=1e-6)
+    assert groups[0].difference[:2] == (0, 0)
+    alone = by_axes(compare_boards(boards(tmp_path, first[:3], second[:3])), ("defense",))
+    assert math.isnan(alone[1].difference.deviation)
+
+
+class Held(Board):
+    """A leaderboard in memory."""
+
+    def outcomes(self, row: Any) -> Any:
+        return row["outcomes"]
+
+    def digest(self, row: Any) -> str:
+        return f"{id(self)} {row['cell_id']}"
+
+
+def test_alike_runs_are_called_different_in_at_most_5_percent_of_cases() -> None:
+    rng = np.random.default_rng(1)
+    blank = dict.fromkeys(NAMES)
+    n, models, runs = 150, 4, 250
+    wrong = found = 0
+    for _ in range(runs):
+        easy = rng.random((models, n)) < 0.6
+        redrawn = [
+            np.where(rng.random((models, n)) < 0.2, rng.random((models, n)) < 0.6, easy) for _ in range(2)
+        ]
+        redrawn.append(redrawn[0] & (rng.random((models, n)) > 0.15))
+        first, alike, worse = (
+            Held(
+                [blank | cell(classified(np.ones(n), one), model=str(k)) for k, one in enumerate(some)],
+                (),
+                Path("x"),
+            )
+            for some in redrawn
+        )
+        wrong += any(line.significant for line in compare_boards([first, alike]).lines)
+        found += sum(line.verdict == "worse" for line in compare_boards([first, worse]).lines)
+    assert wrong / runs <= 0.05
+    assert found / (runs * models) > 0.8
+
+
+# --- what is said -------------------------------------------------------------------------------------------------
+
+
+def test_fail_on_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = (str(write_run(tmp_path / name, made(k))) for name, k in (("a", 200), ("b", 150)))
+    assert invoke(["compare", before, before, "--fail-on", "regression"]) == 0
+    assert capsys.readouterr().err == ""
+    assert invoke(["compare", before, after]) == 0
+    assert invoke(["compare", after, before, "--fail-on", "regression"]) == 0
+    capsys.readouterr()
+    assert invoke(["compare", before, after, "--fail-on", "regression"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "regression: sky / net / squeezing / pgd, adaptive, seed 0: perturbed 0.5 -> 0.375, p = "
+    )
+    assert "after Holm's correction" in told
+    lost = 100 * float((right(N, 200) & CLEAN & ~right(N, 150)).mean())
+    for points, code in ((lost - 0.5, 1), (lost + 0.5, 0)):
+        assert invoke(["compare", before, after, "--fail-on", f"regression:{points:g}"]) == code
+
+
+def test_a_row_that_lost_its_figures_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = made()
+    broken = {key: value for key, value in rows[1].items() if key in cell(None)}
+    broken |= {"status": "failed", "reason": "it broke", "outcomes": None}
+    runs = [str(write_run(tmp_path / "a", rows)), str(write_run(tmp_path / "b", [rows[0], broken, rows[2]]))]
+    assert invoke(["compare", *runs, "--fail-on", "regression"]) == 1
+    output = capsys.readouterr()
+    assert output.err == "regression: sky / net / none / pgd, adaptive, seed 0: failed now: it broke\n"
+    assert "status: sky / net / none / pgd, adaptive, seed 0: ok -> failed" in output.out
+
+
+def test_two_labels_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(write_run(tmp_path / "a", made()))
+    assert invoke(["compare", run, "--between", "defense=none,squeezing"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:4] == ["sky", "/", "net", "/"]
+    assert "pgd, adaptive, seed 0" in lines[1]
+    assert lines[1].endswith("better")
+    assert "only in defense=none: sky / net / none, seed 0" in lines
+
+
+def test_table_markdown_csv_and_json_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(write_run(tmp_path / name, made(k))) for name, k in (("a", 200), ("b", 150))]
+    assert invoke(["compare", *runs]) == 0
+    told = capsys.readouterr().out
+    assert "3 lines: 2 same, 1 worse (margin 1)" in told
+    assert "tests: McNemar, exact; p after Holm's correction" in told
+    assert invoke(["compare", *runs, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [line["verdict"] for line in document["lines"]] == ["same", "same", "worse"]
+    assert invoke(["compare", *runs, "--format", "csv"]) == 0
+    records = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [record["verdict"] for record in records] == ["same", "same", "worse"]
+    for record, line in zip(records, document["lines"]):
+        assert float(record["difference"]) == pytest.approx(line["difference"], rel=1e-5)
+        assert float(record["p_holm"]) == pytest.approx(line["p_holm"], rel=1e-5)
+    out = tmp_path / "deep" / "difference.md"
+    assert invoke(["compare", *runs, "--format", "markdown", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    lines = out.read_text().splitlines()
+    assert lines[0] == "| row | first | second | difference [95 %] | p | verdict |"
+    assert lines[4].endswith("| worse |")
+    assert "- 3 lines: 2 same, 1 worse (margin 1)" in lines
+    assert invoke(["compare", *runs, "--by", "model,defense"]) == 0
+    grouped = capsys.readouterr().out.splitlines()
+    assert grouped[0].split()[:6] == ["run", "model", "defense", "metric", "rows", "seeds"]
+    assert grouped[2].split()[-2:] == ["1", "worse"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "one run alone; name another one, or use --between"),
+        (["--between", "defense=none"], "not of the form AXIS=FIRST,SECOND"),
+        (["--between", "dataset=a,b"], "'dataset' is none of model, defense"),
+        (["--between", "defense=none,squeezin"], "has no defense 'squeezin' (did you mean 'squeezing'?)"),
+        (["--fail-on", "anything"], "not of the form regression or regression:POINTS"),
+        (["--by", "modle"], "there is no axis 'modle' (did you mean 'model'?)"),
+        (["--figure", "luck"], "'luck' is not one of"),
+        (["nowhere.csv"], "nowhere.csv: there is no such file"),
+    ],
+)
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
+    run = str(write_run(tmp_path / "a", made()))
+    assert invoke(["compare", run, *options]) == 2
+    assert words in capsys.readouterr().err
