@@ -35,7 +35,7 @@ class FinishedRun:
     execution: Execution
     emit: Emit
     _bench: Bench | None = None
-    _perturbed: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
+    _perturbed: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def bench(self) -> Bench:
@@ -83,16 +83,18 @@ class FinishedRun:
 
     def perturbed(self, row: Row, count: int | None = None) -> Tensor:
         """Those that ``--keep-inputs`` kept, or made again: what a sample becomes depends on that sample alone."""
-        cell, key = self._cell(row), (str(row["cell_id"]), count)
-        if key not in self._perturbed:
-            kept = self._kept(key[0])
-            case = self.bench.case(cell, self.bench.defended(cell))
-            rows = self._first(len(case.samples), count)
+        cell, name = self._cell(row), str(row["cell_id"])
+        case = self.bench.case(cell, self.bench.defended(cell))
+        rows = self._first(len(case.samples), count)
+        have = self._perturbed.get(name)
+        if have is None or len(have) < len(rows):
+            kept = self._kept(name)
             if kept is not None and len(kept) >= len(rows):
-                self._perturbed[key] = kept[: len(rows)].to(case.samples.x)
+                have = kept.to(case.samples.x)
             else:
-                self._perturbed[key] = craft(replace(case, samples=case.samples.take(rows), memo={})).x
-        return self._perturbed[key]
+                have = craft(replace(case, samples=case.samples.take(rows), memo={})).x
+            self._perturbed[name] = have
+        return have[: len(rows)]
 
     def _kept(self, name: str) -> Tensor | None:
         path = Path(self.execution.run_dir) / "inputs" / f"{name}.npz"
