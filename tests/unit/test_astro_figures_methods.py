@@ -24,12 +24,14 @@ from advbench_astro.figures.confusion import _drawn as drawn_confusion
 from advbench_astro.figures.confusion import confusion
 from advbench_astro.figures.curves import Curve, without_strength, worst_case
 from advbench_astro.figures.display import colour_bands, visible, visible_change
+from advbench_astro.figures.domains import chosen
 from advbench_astro.figures.grad_cam import grad_cam
 from advbench_astro.figures.latent import Head, align, embed, linear_head
 from advbench_astro.figures.latent_distances import distances, latent_scale, summary
 from advbench_astro.figures.latent_map import principal_components, tsne
 from advbench_astro.figures.manifold import isomap
 from advbench_astro.figures.redshift_scatter import outlier_lines
+from advbench_astro.figures.training_curves import _drawn as drawn_training
 from advbench_astro.figures.training_curves import panels_of
 from advbench_astro.stretch import ArcsinhStretch
 
@@ -176,6 +178,23 @@ def test_tsne_keeps_clusters_and_repeats_itself() -> None:
     assert np.array_equal(places, tsne(points, 8, 3))
     centres = places[:20].mean(0), places[20:].mean(0)
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * max(places[:20].std(), places[20:].std())
+
+
+def test_samples_of_no_class_are_shown_by_their_share_wherever_they_are() -> None:
+    last = np.arange(20) >= 15
+    assert chosen(last, 8).tolist() == [0, 1, 2, 3, 4, 5, 15, 16]
+    assert chosen(last, 20).tolist() == chosen(last, 99).tolist() == list(range(20))
+    assert chosen(np.arange(20) == 19, 4).tolist() == [0, 1, 2, 19]
+    assert chosen(last[::-1], 4).tolist() == [0, 5, 6, 7]
+    assert chosen(last & False, 3).tolist() == [0, 1, 2]
+
+
+def test_the_same_objects_are_preferred_where_there_are_enough() -> None:
+    none = np.zeros(9, dtype=bool)
+    assert chosen(none, 3, np.array([8, 5, 2, 0])).tolist() == [2, 5, 8]
+    assert chosen(none, 3, np.array([8, 5])).tolist() == [0, 1, 2]
+    assert chosen(none, 3, np.array([], dtype=np.int64)).tolist() == [0, 1, 2]
+    assert chosen(np.arange(9) == 8, 3, np.array([7, 6, 5])).tolist() == [6, 7, 8]
 
 
 # --- distances ----------------------------------------------------------------------------------------------------
@@ -416,13 +435,22 @@ def test_what_belongs_into_the_panels_of_a_training() -> None:
             "valid_loss": 2.0,
             "valid_metric": 0.3,
             "domain_accuracy": 0.5,
+            "reversal": 0.2,
         },
     ]
     assert panels_of(history) == {
         "loss": ["train_loss", "valid_loss"],
         "rates": ["valid_metric", "domain_accuracy"],
         "terms": ["mmd"],
+        "factors": ["reversal"],
     }
+    figure = drawn_training(
+        history, Trained([{"model": "net", "defense": "dann"}], "net"), "accuracy", "loss"
+    )
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "loss", "share of samples", "term of the loss", "factor of the reversed gradient"
+    ]  # fmt: skip
+    assert [len(axes.get_legend().get_texts()) for axes in figure.axes] == [2, 2, 1, 1]
     assert "terms" not in panels_of(history[:1][:0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import rcParams
+from matplotlib.colors import to_hex
 from PIL import Image
 from torch import Tensor, nn
 
 from advbench.api import Classification, InputSpace, Regression, Shown, Task, UserError
 from advbench.evidence.figures import figures
-from advbench_astro.figures.canvas import WIDTH
+from advbench_astro.figures import robustness_curves
+from advbench_astro.figures.canvas import WIDTH, sheet
+from advbench_astro.figures.choose import Trained
 from advbench_astro.figures.church_window import ChurchWindow
 from advbench_astro.figures.confusion import Confusion
+from advbench_astro.figures.domains import GREY, described, embedded_domains, key, scatter
 from advbench_astro.figures.gallery import Panels
 from advbench_astro.figures.grad_cam import GradCam
 from advbench_astro.figures.latent_distances import LatentDistances
@@ -235,6 +240,54 @@ def test_latent_distances_by_hand_and_whatever_the_scale_of_latent_space(tmp_pat
             assert float(other[column]) == pytest.approx(float(one[column]), rel=1e-4, abs=1e-6)
 
 
+def test_latent_distances_of_all_networks_are_under_one_perturbation(tmp_path: Path) -> None:
+    def between(run: HandMade, **params: Any) -> tuple[set[str], str]:
+        folder = tmp_path / "latent"
+        folder.mkdir(exist_ok=True)
+        pictures = LatentDistances(dpi=40, **params).draw(run, folder)
+        assert {path.name for path, _ in pictures} == {path.name for path in folder.iterdir()}
+        with (folder / "latent-distances.csv").open() as handle:
+            return {f"{line['network']} {line['between']}" for line in csv.DictReader(handle)}, pictures[0][1]
+
+    run = classifier(net=1.0, large=50.0)
+    for row in run.rows:  # a one-pixel attack that only one network has been shown
+        if row["cell_id"] == "net-deep-push(eps=0.8)":
+            row |= {"perturbation": "one-pixel", "norm": "pixels"}
+    lines, words = between(run)
+    (label,) = {line.split(" ")[1].rstrip(",") for line in lines if "fooled" in line}
+    assert label != "one-pixel"
+    assert lines == {f"{net} {label}, {which}" for net in ("net", "large") for which in ("all", "fooled")} | {
+        "net shallow", "large shallow"
+    }  # fmt: skip
+    assert "Not shown" not in words
+    lines, words = between(run, perturbation="one-pixel")
+    assert {line.split(" ")[0] for line in lines} == {"net"}
+    assert words.endswith("rows with one-pixel on deep and shallow: large seed 0.")
+
+
+def test_latent_distances_of_two_seeds_with_different_best_attacks(tmp_path: Path) -> None:
+    run = classifier(net=1.0)
+    again = [{**row, "seed": 1} for row in run.rows]
+    for rows, failing in ((run.rows, "push"), (again, "half")):
+        for row in rows:
+            row["n_success"] = int(not row["perturbation"].startswith(failing))
+    run.rows += again
+    ((_, words), _) = LatentDistances(dpi=40).draw(run, tmp_path)
+    assert "net seed 0 to half(eps=0.2), all" in words
+    assert "net seed 1 to half(eps=0.2), all" in words
+    run.rows = [row for row in run.rows if row["perturbation"] == "none"]
+    with pytest.raises(UserError, match="needs a row of net with a perturbation"):
+        LatentDistances().draw(run, tmp_path)
+
+
+def test_latent_distances_tell_networks_of_one_name_apart(tmp_path: Path) -> None:
+    run = classifier(net=1.0)
+    run.rows += [{**row, "trained_on": "shallow", "adapted_to": "deep"} for row in run.rows]
+    ((_, words), _) = LatentDistances(dpi=40).draw(run, tmp_path)
+    assert "net, trained on deep seed 0 to shallow: " in words
+    assert "net, trained on shallow, adapted to deep seed 0 to shallow: " in words
+
+
 def test_robustness_curves_have_a_picture_for_each_data_set_and_unit(tmp_path: Path) -> None:
     pictures = RobustnessCurves(dpi=40).draw(classifier(), tmp_path)
     assert sorted(path.stem for path, _ in pictures) == [
@@ -246,6 +299,28 @@ def test_robustness_curves_have_a_picture_for_each_data_set_and_unit(tmp_path: P
     assert "net under push: 1 at 0.2 and" in words
     with pytest.raises(UserError, match="at least 9 strengths"):
         RobustnessCurves(least=9).draw(classifier(), tmp_path)
+
+
+def test_no_curve_of_a_regressor_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(robustness_curves, "save", lambda figure, path, dpi: seen.append(figure) or path)
+    run = HandMade(Regression(("z",), tolerance=0.3), {"good": Net(1), "bad": Net(1), "fair": Net(1)})
+    for row in run.rows:
+        times = {"good": 1, "bad": 40, "fair": 2}[row["model"]]
+        row |= {
+            column: times * (0.01 + row[column]) for column in ("perturbed", "perturbed_lo", "perturbed_hi")
+        }
+    RobustnessCurves(dataset="deep", perturbation="jpeg").draw(run, tmp_path)
+    every = [axes for axes in seen[0].axes if axes.get_visible()]
+    assert len(every) == 3
+    for axes in every:
+        bottom, top = axes.get_ylim()
+        assert bottom == 0
+        assert top > max(row["perturbed_hi"] for row in run.rows if row["perturbation"].startswith("jpeg"))
+    seen[0].canvas.draw()
+    boxes = [axes.xaxis.label.get_window_extent() for axes in every]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    assert not any(box.overlaps(seen[0].legends[0].get_window_extent()) for box in boxes)
 
 
 def test_the_worst_case_is_that_of_the_leaderboard_and_audits_are_left_out(tmp_path: Path) -> None:
@@ -282,6 +357,71 @@ def test_redshifts_are_those_of_a_regressor(tmp_path: Path) -> None:
         Confusion().draw(run, tmp_path)
     for figure in (Panels(dpi=30, count=1), GradCam(dpi=30, count=1), LatentMap(dpi=30, perplexity=5)):
         assert figure.draw(run, tmp_path)[0].path.is_file()
+
+
+@pytest.mark.parametrize("figure", [LatentMap(dpi=40, perplexity=5), Isomap(dpi=40, frames=2)])
+def test_maps_of_latent_space_need_no_pairs(figure: Any, tmp_path: Path) -> None:
+    def words(run: HandMade) -> str:
+        pictures = figure.draw(run, tmp_path)
+        assert all(path.is_file() for path, _ in pictures)
+        return str(pictures[0][1])
+
+    assert "30 samples of deep, the same in shallow, and the first under push" in words(classifier())
+    run = classifier()
+    shown = run.samples
+    run.samples = lambda row, count=None: (  # other objects, of which six are of no class
+        shown(row, count)
+        if row["dataset"] == "deep"
+        else shown(row, count)._replace(
+            ids=np.char.add("other-", shown(row, count).ids), y=torch.where(torch.arange(N) < 24, run.y, -1)
+        )
+    )
+    said = words(run)
+    assert "30 of shallow (none of them the same objects), and the first under" in said
+    assert "unknown, of no class of the task, are 6 of shallow" in said
+    run = classifier()
+    run.rows = [row for row in run.rows if row["dataset"] == "deep"]
+    assert "30 samples of deep, and the same under push" in words(run)
+    run.rows = [row for row in run.rows if row["perturbation"] == "none"]
+    assert ": 30 samples of deep" in words(run)
+    regressed = regressor()
+    regressed.rows = [row for row in regressed.rows if row["dataset"] == "deep"]
+    assert "colour the true z." in words(regressed)
+
+
+def test_what_a_map_of_latent_space_shows() -> None:
+    run = regressor()
+    run.kind = Regression(("distance",), tolerance=0.3, unit="Mpc")
+    run.rows = [row for row in run.rows if row["dataset"] == "deep"]
+    found = embedded_domains(LatentMap(), run, Trained(run.rows, "net"), 10)
+    points = described(found.stacked, found)
+    assert found.n == "n = 10 in each domain"
+    assert points.meaning == "distance (Mpc)"
+    assert points.value.tolist() == [*PATCHES] * 3 + [-1.0] + [*PATCHES] * 3 + [-1.0]
+    assert points.markers == ("o", "^")
+    run = classifier()
+    run.y = torch.where(torch.arange(N) < 24, run.y, -1)
+    found = embedded_domains(LatentMap(), run, Trained(run.rows, "net"), 10)
+    assert [(one.y < 0).sum() for one in found.each] == [2, 2, 2]
+    picture = sheet(3)
+    points = described(found.stacked[:, :2], found)
+    scatter(picture.add_subplot(), points)
+    key(picture, points)
+    assert "unknown" in [text.get_text() for text in picture.legends[0].get_texts()]
+    drawn = picture.axes[0].collections[0]
+    drawn.update_scalarmappable()
+    colours = {to_hex(colour) for colour in drawn.get_facecolors()}
+    assert colours == {"#ffa600", "#bc5090", "#003f5c", GREY}
+
+
+def test_a_map_of_what_was_asked_for_and_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = classifier()
+    with pytest.raises(UserError, match="on data set middling"):
+        LatentMap(other="middling").draw(run, tmp_path)
+    with pytest.raises(UserError, match="with perturbation fgsm"):
+        LatentMap(perturbation="fgsm").draw(run, tmp_path)
+    with pytest.raises(UserError, match="with a perturbation"):
+        LatentMap(knowledge="oblivious").draw(run, tmp_path)
 
 
 def test_the_source_target_matrix(tmp_path: Path) -> None:

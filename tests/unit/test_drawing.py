@@ -78,7 +78,8 @@ class Breaks(Figure):
     """Is wrong."""
 
     def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
-        """Nothing."""
+        """A half of what it is about."""
+        (folder / "half.csv").write_text("1")
         raise ZeroDivisionError("one over zero")
 
 
@@ -112,6 +113,25 @@ def test_a_figure_sees_what_the_run_saw_and_a_broken_one_is_one_line(tmp_path: P
     assert entry["figure"] == "mine/looks"
     assert entry["pictures"] == [{"path": "figures/mine-looks/seen.txt", "caption": "the number of rows"}]
     assert (tmp_path / "run" / "figures" / "mine-looks" / "seen.txt").read_text() == "4"
+
+
+def test_a_figure_that_refuses_leaves_no_folder(tmp_path: Path) -> None:
+    session(tmp_path).run([])
+    folder = tmp_path / "run" / "figures"
+    assert [path.name for path in folder.iterdir()] == ["mine-looks"]
+    kept = folder / "mine-breaks" / "of-an-earlier-run.png"
+    (folder / "mine-refuses").mkdir()
+    kept.parent.mkdir()
+    kept.write_text("seen")
+    session(tmp_path).run([])
+    assert sorted(path.name for path in folder.iterdir()) == ["mine-breaks", "mine-looks"]
+    assert kept.read_text() == "seen"
+    alone = SUITE.replace("mine/looks, mine/refuses, mine/breaks", "mine/refuses")
+    other = tmp_path / "other"
+    other.mkdir()
+    session(other, alone).run([])
+    assert (other / "run" / "leaderboard.csv").is_file()
+    assert not (other / "run" / "figures").exists()
 
 
 def test_what_is_drawn_is_drawn_once(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +71,25 @@ def _folder(out: Path, spec: Spec, ids: Sequence[str]) -> Path:
 def _draw(spec: Spec, run: FinishedRun, folder: Path, plugins: Plugins) -> list[dict[str, str]]:
     figure = instantiate(plugins, spec)
     assert isinstance(figure, Figure)
+    there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     out = folder.parents[1]
+    try:
+        pictures = figure.draw(run, folder)
+    except BaseException:
+        if not there:  # what an earlier run drew stays
+            shutil.rmtree(folder, ignore_errors=True)
+        _remove_empty(folder)
+        _remove_empty(folder.parent)
+        raise
     return [
-        {"path": Path(path).relative_to(out).as_posix(), "caption": caption}
-        for path, caption in figure.draw(run, folder)
+        {"path": Path(path).relative_to(out).as_posix(), "caption": caption} for path, caption in pictures
     ]
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _listing(out: Path) -> dict[str, Any]:

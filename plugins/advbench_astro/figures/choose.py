@@ -169,6 +169,19 @@ def perturbed_row(
     UserError
         If there is none.
     """
+    return perturbed_rows(trained, dataset, perturbation, knowledge)[0]
+
+
+def perturbed_rows(
+    trained: Trained, dataset: str | None, perturbation: str | None, knowledge: str | None = None
+) -> list[Row]:
+    """The rows of perturbations that fit, the best first.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
     found = [
         row
         for row in trained.rows
@@ -182,17 +195,18 @@ def perturbed_row(
         raise UserError(
             f"needs a row of {trained.name} with {wanted}" + (f" on {dataset}" if dataset else "")
         )
+    return sorted(found, key=lambda row: rank(row, dataset, perturbation))
 
-    def rank(row: Row) -> tuple[bool, ...]:
-        return (
-            dataset is None and row["dataset"] != row["trained_on"],
-            perturbation is None and row.get("norm") != "pixels",
-            perturbation is None and row["knowledge"] == "none",
-            perturbation is None and not row.get("n_success"),
-            row["knowledge"] != "adaptive",
-        )
 
-    return min(found, key=rank)
+def rank(row: Row, dataset: str | None, perturbation: str | None) -> tuple[bool, ...]:
+    """How far a row is from what fits best; what was asked for by name is not judged."""
+    return (
+        dataset is None and row["dataset"] != row["trained_on"],
+        perturbation is None and row.get("norm") != "pixels",
+        perturbation is None and row["knowledge"] == "none",
+        perturbation is None and not row.get("n_success"),
+        row["knowledge"] != "adaptive",
+    )
 
 
 def clean_row(trained: Trained, dataset: str | None) -> Row:

@@ -17,7 +17,7 @@ from torch import Tensor
 from advbench.api import Classification, Picture, Run, Shown, Tags, UserError, param
 from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, colours, grid_of, panels, save, sheet
 from advbench_astro.figures.choose import PairFigure, Row, Trained, in_turns
-from advbench_astro.figures.latent import align, embed, linear_head
+from advbench_astro.figures.latent import align, embed, linear_head, taken
 
 GRID = np.arange(-110, 111) / 100
 """Coordinates of the points along each axis, in lengths of the two differences."""
@@ -116,7 +116,7 @@ class ChurchWindow(PairFigure):
         most, far = int(rows.max()) + 1, int(places.max()) + 1
         here, there, perturbed = run.samples(row, most), run.samples(other, far), run.perturbed(row, most)
         index = torch.from_numpy(rows).to(perturbed.device)
-        return _Chosen(_take(here, rows), _take(there, places), perturbed[index], words)
+        return _Chosen(taken(here, rows), taken(there, places), perturbed[index], words)
 
 
 class _Chosen(NamedTuple):
@@ -124,12 +124,6 @@ class _Chosen(NamedTuple):
     there: Shown
     perturbed: Tensor
     words: str
-
-
-def _take(shown: Shown, rows: NDArray[np.int64]) -> Shown:
-    index = torch.from_numpy(rows).to(shown.x.device)
-    extras = {name: value[index] for name, value in shown.extras.items()}
-    return Shown(shown.x[index], shown.y[index], extras, shown.ids[rows])
 
 
 def _windows(network: Any, chosen: _Chosen) -> list[Window]:

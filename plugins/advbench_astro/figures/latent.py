@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advbench.api import Run, Shown, UserError
-from advbench_astro.figures.choose import PairFigure, Row, Trained
+from advbench_astro.figures.choose import Row
 
 CHUNK = 128
 
@@ -92,18 +92,21 @@ def align(first: NDArray[np.str_], second: NDArray[np.str_]) -> tuple[NDArray[np
     return rows, np.array([place[first[i]] for i in rows.tolist()], dtype=np.int64)
 
 
-def embedded_pair(
-    figure: PairFigure, run: Run, trained: Trained, count: int | None
-) -> tuple[Row, Row, Embedded]:
-    """The row of the perturbation, a row of the other data set, and up to ``count`` samples that both data sets have.
+def taken(shown: Shown, rows: NDArray[np.int64]) -> Shown:
+    """The samples at these places."""
+    index = torch.from_numpy(rows).to(shown.x.device)
+    extras = {name: value[index] for name, value in shown.extras.items()}
+    return Shown(shown.x[index], shown.y[index], extras, shown.ids[rows])
+
+
+def embedded_pair(run: Run, row: Row, other: Row, count: int | None) -> Embedded:
+    """Up to ``count`` samples that the data sets of two rows share, unperturbed in both and perturbed in the first.
 
     Raises
     ------
     UserError
-        If there are no such rows or no such samples.
+        If there are no such samples, or the network returns no features.
     """
-    row = figure.perturbed_row(trained)
-    other = figure.other_row(trained, row)
     network, here, there = run.network(row), run.samples(row, count), run.samples(other, count)
     rows, places = align(here.ids, there.ids)
     if not len(rows):
@@ -118,4 +121,4 @@ def embedded_pair(
         network, there.x[second], {name: value[second] for name, value in there.extras.items()}
     )
     shown = Shown(here.x[first], here.y[first], extras, here.ids[rows])
-    return row, other, Embedded(shown, clean, elsewhere, changed)
+    return Embedded(shown, clean, elsewhere, changed)

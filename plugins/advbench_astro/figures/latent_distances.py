@@ -14,6 +14,7 @@ from advbench.api import Picture, Run, Tags, UserError, param
 from advbench_astro.figures.canvas import LARGE, OKABE_ITO, SMALL, USUAL, panels, save, sheet
 from advbench_astro.figures.choose import PairFigure, Row, Trained
 from advbench_astro.figures.latent import align, embedded_pair
+from advbench_astro.figures.shared import Names, label, left_out, shared_rows
 
 
 class Summary(NamedTuple):
@@ -78,7 +79,8 @@ class LatentDistances(PairFigure):
     The comparison of Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, on the samples that every network
     shown predicts correctly: a choice by success alone would compare other samples for each network. Raw distances
     depend on the scale of latent space; the normalised ones are in units of the root mean square distance between two
-    of the unperturbed samples.
+    of the unperturbed samples. All networks are shown under one perturbation: the best of those that all of them have,
+    or that most have; the caption names those that are left out.
     """
 
     tags: ClassVar[Tags] = Tags(reference="https://arxiv.org/abs/2112.14299")
@@ -90,22 +92,21 @@ class LatentDistances(PairFigure):
 
     def draw(self, run: Run, folder: Path) -> Sequence[Picture]:
         """One picture of all networks, and its numbers as CSV."""
+        networks = self.networks(run, every_seed=True)
+        names, rows = shared_rows(self, networks)
         found, problems = [], []
-        for trained in self.networks(run, every_seed=True):
+        for trained, row, other in rows:
             try:
-                found.append((trained, *_measured(self, run, trained)))
+                found.append((trained, row, other, _measured(self, run, row, other)))
             except UserError as error:
                 problems.append(str(error))
         if not found:
             raise UserError(problems[0])
-        first = (found[0][1]["dataset"], found[0][2]["dataset"])
-        found = [one for one in found if (one[1]["dataset"], one[2]["dataset"]) == first]
         lines = _table(found)
-        names = (str(first[0]), str(first[1]), str(found[0][1]["perturbation"]))
+        words = _caption(lines, names) + left_out(networks, [one[0] for one in found], names)
+        path = save(_drawn(lines, names), folder / "latent-distances.png", self.dpi)
         csv_path = folder / "latent-distances.csv"
         _write(lines, csv_path)
-        path = save(_drawn(lines, names), folder / "latent-distances.png", self.dpi)
-        words = _caption(lines, names)
         return [Picture(path, words), Picture(csv_path, f"The numbers of this picture as a table. {words}")]
 
 
@@ -118,14 +119,14 @@ class _Measured(NamedTuple):
     fooled: NDArray[np.bool_]
 
 
-def _measured(figure: LatentDistances, run: Run, trained: Trained) -> tuple[Row, Row, _Measured]:
-    row, other, latent = embedded_pair(figure, run, trained, figure.samples)
+def _measured(figure: LatentDistances, run: Run, row: Row, other: Row) -> _Measured:
+    latent = embedded_pair(run, row, other, figure.samples)
     outcomes = run.outcomes(row)
     _, places = align(latent.shown.ids, outcomes["id"])
     right = outcomes["clean_correct"][places]
     fooled = right & ~outcomes["perturbed_correct"][places]
     arrays = (latent.clean.numpy(), latent.other.numpy(), latent.perturbed.numpy())
-    return row, other, _Measured(latent.shown.ids, *arrays, right, fooled)
+    return _Measured(latent.shown.ids, *arrays, right, fooled)
 
 
 def _table(found: Sequence[tuple[Trained, Row, Row, _Measured]]) -> list[Line]:
@@ -133,7 +134,7 @@ def _table(found: Sequence[tuple[Trained, Row, Row, _Measured]]) -> list[Line]:
     shared = set.intersection(*(set(one.ids[one.right].tolist()) for *_, one in found))
     if len(shared) < 2:
         raise UserError(f"needs two samples that every network predicts correctly; there are {len(shared)}")
-    lines = []
+    lines, every = [], [trained for trained, *_ in found]
     for trained, row, other, one in found:
         keep = np.array([name in shared for name in one.ids.tolist()])
         scale = latent_scale(one.clean[keep])
@@ -152,7 +153,7 @@ def _table(found: Sequence[tuple[Trained, Row, Row, _Measured]]) -> list[Line]:
             raw = distances(one.clean[rows], features[rows])
             numbers = summary(raw), summary(raw / scale), scale
             ratio = summary(raw).mean / to_other if to_other > 0 else float("nan")
-            lines.append(Line(trained.name, int(row["seed"]), name, *numbers, *counts, ratio))
+            lines.append(Line(label(trained, every), int(row["seed"]), name, *numbers, *counts, ratio))
     return lines
 
 
@@ -168,7 +169,7 @@ def _write(lines: Sequence[Line], path: Path) -> None:
             ])  # fmt: skip
 
 
-def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
+def _drawn(lines: Sequence[Line], names: Names) -> Any:
     networks = list(dict.fromkeys((one.network, one.seed) for one in lines))
     pairs = list(dict.fromkeys(one.between for one in lines))
     figure = sheet(1.9 + 0.75 * len(networks))
@@ -206,7 +207,7 @@ def _drawn(lines: Sequence[Line], names: tuple[str, str, str]) -> Any:
     return figure
 
 
-def _caption(lines: Sequence[Line], names: tuple[str, str, str]) -> str:
+def _caption(lines: Sequence[Line], names: Names) -> str:
     first = lines[0]
     counts = "; ".join(
         f"{one.network} seed {one.seed}: {one.n_clean_correct} of {one.n_evaluated} correct, {one.n_fooled} of"

@@ -13,8 +13,7 @@ from sklearn.manifold import TSNE
 from advbench.api import Picture, Run, Tags, UserError, param
 from advbench_astro.figures.canvas import LARGE, USUAL, panels, save, sheet
 from advbench_astro.figures.choose import PairFigure, Trained
-from advbench_astro.figures.latent import embedded_pair
-from advbench_astro.figures.manifold import described, key, scatter
+from advbench_astro.figures.domains import described, embedded_domains, key, scatter
 
 
 def principal_components(
@@ -41,6 +40,8 @@ def tsne(points: NDArray[Any], perplexity: float, seed: int) -> NDArray[np.float
 class LatentMap(PairFigure):
     """t-SNE and principal components of latent space, side by side: domains by marker, classes by colour.
 
+    Domains are unperturbed samples, those of another data set (the same objects where it has them) and perturbed ones.
+
     t-SNE keeps neighbours, not distances or sizes of clusters; principal components keep the large distances.
     """
 
@@ -53,17 +54,16 @@ class LatentMap(PairFigure):
 
     def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
         """One picture with both maps."""
-        row, other, latent = embedded_pair(self, run, trained, self.samples)
-        stacked = np.concatenate([latent.clean.numpy(), latent.other.numpy(), latent.perturbed.numpy()])
+        domains = embedded_domains(self, run, trained, self.samples)
+        stacked = domains.stacked
         if len(stacked) < 6 or stacked.shape[1] < 2:
-            raise UserError("needs at least two samples and two features")
+            raise UserError("needs at least six points and two features")
         perplexity = min(self.perplexity, len(stacked) / 3)
         linear, share = principal_components(stacked)
         maps = [tsne(stacked, perplexity, self.seed), linear]
-        n = len(latent.clean)
         figure = sheet(5.0)
         axes = panels(figure, 1, 2)
-        points = [described(places, latent, run.task(row), row, other) for places in maps]
+        points = [described(places, domains) for places in maps]
         for one, some in zip(axes, points):
             scatter(one, some)
         axes[0].set_title(f"t-SNE, perplexity {perplexity:.3g}", fontsize=USUAL)
@@ -73,11 +73,10 @@ class LatentMap(PairFigure):
         axes[1].set_xlabel(f"component 1 (latent units), {share[0]:.0%} of the variance", fontsize=USUAL)
         axes[1].set_ylabel(f"component 2 (latent units), {share[1]:.0%}", fontsize=USUAL)
         key(figure, points[1])
-        figure.suptitle(f"Latent space of {trained.name}, n = {n} in each domain", fontsize=LARGE)
+        figure.suptitle(f"Latent space of {trained.name}, {domains.n}", fontsize=LARGE)
         path = save(figure, folder / f"latent-map-{trained.slug}.png", self.dpi)
         caption = (
-            f"Latent space of {trained.words}: {n} samples of {row['dataset']}, the same in {other['dataset']},"
-            f" and the first under {row['perturbation']}. Marker says which, colour the true {points[0].meaning}."
+            f"Latent space of {trained.words}: {domains.words}. Marker says which, colour the true {points[0].meaning}."
             " Left t-SNE, which keeps neighbours but no distances, right the first two principal components,"
             f" with {share.sum():.0%} of the variance.{trained.inside}"
         )

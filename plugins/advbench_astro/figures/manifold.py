@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,31 +14,14 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.manifold import Isomap as Manifold
 from sklearn.neighbors import kneighbors_graph
 
-from advbench.api import Classification, Picture, Run, Tags, Task, UserError, param
-from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, colours, save, sheet
-from advbench_astro.figures.choose import PairFigure, Row, Trained
-from advbench_astro.figures.latent import Embedded, embedded_pair
+from advbench.api import Picture, Run, Tags, UserError, param
+from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, save, sheet
+from advbench_astro.figures.choose import PairFigure, Trained
+from advbench_astro.figures.domains import Points, described, embedded_domains, key, scatter
 
 ELEVATION = 10.0
 FRAME = (5.6, 5.2)
 """Size of a frame of the film in inches."""
-
-
-class Points(NamedTuple):
-    """Points of several domains on a map, with what to call and how to draw them."""
-
-    places: NDArray[np.float64]  # (m, 2) or (m, 3)
-    domain: NDArray[np.int64]  # (m,)
-    group: NDArray[np.int64]  # (m,) class, -1 where it is none
-    value: NDArray[np.float64]  # (m,) target of a regressor
-    domains: Sequence[str]
-    groups: Sequence[str]  # names of the classes; of a regressor its one target
-    classes: bool
-
-    @property
-    def meaning(self) -> str:
-        """What colours are."""
-        return "class" if self.classes else self.groups[0]
 
 
 def isomap(points: NDArray[Any], components: int, neighbours: int) -> tuple[NDArray[np.float64], int]:
@@ -76,10 +56,10 @@ def _pieces(points: NDArray[Any], neighbours: int) -> int:
 
 
 class Isomap(PairFigure):
-    """Isomap of latent space: the same objects in two data sets and perturbed, in two and three dimensions.
+    """Isomap of latent space: samples unperturbed, of another data set and perturbed, in two and three dimensions.
 
-    As in Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, but every sample once. Draws the three maps
-    together, so distances between them can be compared.
+    As in Ciprijanovic et al. 2022, https://arxiv.org/abs/2112.14299, but every sample once. Draws the domains together,
+    so distances between them can be compared. They are the same objects where both data sets have them.
     """
 
     tags: ClassVar[Tags] = Tags(reference="https://arxiv.org/abs/2112.14299")
@@ -92,91 +72,22 @@ class Isomap(PairFigure):
 
     def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
         """A picture of both maps and a GIF of the second."""
-        row, other, latent = embedded_pair(self, run, trained, self.samples)
-        stacked = np.concatenate([latent.clean.numpy(), latent.other.numpy(), latent.perturbed.numpy()])
-        flat, used = isomap(stacked, 2, self.neighbours)
-        deep, _ = isomap(stacked, 3, self.neighbours)
-        maps = [described(places, latent, run.task(row), row, other) for places in (flat, deep)]
-        n = len(latent.clean)
+        domains = embedded_domains(self, run, trained, self.samples)
+        flat, used = isomap(domains.stacked, 2, self.neighbours)
+        deep, _ = isomap(domains.stacked, 3, self.neighbours)
+        maps = [described(places, domains) for places in (flat, deep)]
         words = (
-            f"Isomap of the latent space of {trained.words} with {used} neighbours: {n} samples of"
-            f" {row['dataset']}, the same in {other['dataset']}, and the first under {row['perturbation']};"
+            f"Isomap of the latent space of {trained.words} with {used} neighbours: {domains.words};"
             f" marker says which, colour the true {maps[0].meaning}. The axes are in units of latent"
             f" space.{trained.inside}"
         )
         path = folder / f"isomap-{trained.slug}.png"
-        save(_drawn(maps, f"Isomap of {trained.name}, n = {n} in each domain"), path, self.dpi)
+        save(_drawn(maps, f"Isomap of {trained.name}, {domains.n}"), path, self.dpi)
         yield Picture(path, f"{words} Left in two dimensions, right in three.")
         if self.frames:
             path = folder / f"isomap-{trained.slug}.gif"
-            film(
-                maps[1],
-                f"{trained.name}, n = {n} in each domain, latent units",
-                path,
-                self.frames,
-                self.frame_ms,
-            )
+            film(maps[1], f"{trained.name}, {domains.n}, latent units", path, self.frames, self.frame_ms)
             yield Picture(path, f"{words} A film of the three-dimensional map turning once.")
-
-
-def described(places: NDArray[Any], latent: Embedded, task: Task, row: Row, other: Row) -> Points:
-    """Places of the clean, other and perturbed points, in this order, with their domains and classes."""
-    n, y = len(latent.clean), latent.shown.y.cpu().numpy()
-    classes = isinstance(task, Classification)
-    group = y if classes else np.zeros(n, dtype=np.int64)
-    value = np.zeros(n) if classes else y.reshape(n, -1)[:, 0].astype(np.float64)
-    domains = (str(row["dataset"]), str(other["dataset"]), f"{row['dataset']}, {row['perturbation']}")
-    names = task.classes if isinstance(task, Classification) else task.targets[:1]
-    domain = np.repeat(np.arange(3), n)
-    return Points(np.asarray(places), domain, np.tile(group, 3), np.tile(value, 3), domains, names, classes)
-
-
-MARKS = ("o", "x", "^")
-
-
-def scatter(axes: Any, points: Points) -> None:
-    """Colour by class, marker by domain."""
-    palette = ListedColormap([*colours(points.groups), "#999999"])
-    top = len(points.groups)
-    ends = (0, top) if points.classes else (points.value.min(), points.value.max())
-    options: dict[str, Any] = {
-        "cmap": palette if points.classes else "viridis",
-        "vmin": ends[0],
-        "vmax": ends[1],
-    }
-    if points.places.shape[1] == 3:
-        options["depthshade"] = False
-    shade = np.where(points.group < 0, top, points.group) if points.classes else points.value
-    for domain, marker in enumerate(MARKS[: len(points.domains)]):
-        rows = points.domain == domain
-        look = (
-            {"linewidths": 1.0, "s": 22}
-            if marker == "x"
-            else {"linewidths": 0.4, "s": 26, "edgecolors": "white"}
-        )
-        axes.scatter(*points.places[rows].T, c=shade[rows], marker=marker, alpha=0.85, **look, **options)
-
-
-def key(figure: Any, points: Points) -> None:
-    """A legend below: classes by colour, domains by marker."""
-    handles = []
-    if points.classes:
-        named = list(zip(colours(points.groups), points.groups))
-        named += [("#999999", "none of the classes")] if (points.group < 0).any() else []
-        handles = [
-            Line2D([], [], linestyle="", marker="s", markersize=8, color=colour, label=name)
-            for colour, name in named
-        ]
-    else:
-        scale = Normalize(points.value.min(), points.value.max())
-        bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=figure.axes, shrink=0.8, pad=0.03)
-        bar.set_label(f"true {points.groups[0]}", fontsize=USUAL)
-        bar.ax.tick_params(labelsize=SMALL)
-    handles += [
-        Line2D([], [], linestyle="", marker=marker, markersize=7, color="#333333", label=name)
-        for marker, name in zip(MARKS, points.domains)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), fontsize=SMALL)
 
 
 def _drawn(maps: Sequence[Points], title: str) -> Any:

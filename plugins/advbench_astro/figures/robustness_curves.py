@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,9 @@ from advbench_astro.figures.curves import (
     worst_case,
     worst_rows,
 )
+
+LETTERS = 90
+"""What fits beside each other below the panels."""
 
 
 class RobustnessCurves(NetworkFigure):
@@ -109,15 +113,20 @@ def _drawn(
     figure = sheet(1.4 + 3.0 * height + (0.4 if width == 1 else 0.0))
     every = panels(figure, height, width, sharex=True, sharey=True)
     names = list(dict.fromkeys(curve.name for found in curves.values() for curve in found))
+    label = fill(f"{axis}, stronger to the right" if reverse else axis, LETTERS // width)
     for axes, (network, found) in zip(every, curves.items()):
         _panel(axes, found, rows[network], names, reverse)
         axes.set_title(network, fontsize=USUAL)
-        axes.set_xlabel(f"{axis}, stronger to the right" if reverse else axis, fontsize=USUAL)
+        axes.set_xlabel(label, fontsize=USUAL)
     for axes in every[len(curves) :]:
         axes.set_visible(False)
     for axes in every[max(0, len(curves) - width) : len(curves)]:
         axes.tick_params(labelbottom=True)  # also above an empty place
     one = next(iter(rows.values()))[0]
+    if one["metric"] == "accuracy":
+        every[0].set_ylim(-0.03, 1.03)
+    else:
+        every[0].set_ylim(bottom=0)  # panels share it: the top is that of them all
     for index in range(0, len(curves), width):
         every[index].set_ylabel(metric_name(one), fontsize=USUAL)
     strengths = np.unique(np.concatenate([curve.strength for found in curves.values() for curve in found]))
@@ -171,10 +180,6 @@ def _panel(
         axes.plot(
             strength, worst, "--", color="black", linewidth=1.4, label="worst of these curves", zorder=5
         )
-    if accuracy:
-        axes.set_ylim(-0.03, 1.03)
-    else:
-        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
 
 
