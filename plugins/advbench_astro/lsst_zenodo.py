@@ -96,8 +96,7 @@ class LsstZenodo(Dataset):
 
         shares = {"valid": 1 - self.calibration, "calibration": self.calibration}
         whole = split("valid")
-        by_class = None if context.source else whole.y  # what is adapted to is split without its labels
-        carved = split_indices(whole.ids, shares, seed=self.seed, labels=by_class)
+        carved = split_indices(whole.ids, shares, seed=self.seed, labels=whole.y, source=context.source)
         splits = {"train": split("train"), "test": split("test")}
         splits |= {name: split("valid", rows) for name, rows in carved.items()}
         return Data(space, Classification(CLASSES), splits, augment=turn_and_mirror)

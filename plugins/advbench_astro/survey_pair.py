@@ -105,11 +105,10 @@ class SurveyPair(Dataset):
         return Whitened(whole, white, f"{path}, {keys[0]}"), np.where(numbers == LENS, -1, numbers)
 
     def _carved(self, labels: NDArray[np.int64], source: Data | None) -> dict[str, NDArray[np.int64]]:
-        """Rows of each split; the labels of what is adapted to decide nothing, not even where its lenses are."""
         names = np.array([f"row{row:06d}" for row in range(len(labels))])
         held_out = {"valid": self.valid, "calibration": self.calibration}
         fractions = {"train": 1 - sum(held_out.values()), **held_out}
-        return split_indices(names, fractions, seed=self.seed, labels=labels if source is None else None)
+        return split_indices(names, fractions, seed=self.seed, labels=labels, source=source)
 
     def _split(self, images: Any, labels: NDArray[np.int64], rows: NDArray[np.int64], ending: str) -> Split:
         ids = np.array([f"{self.survey}{ending}-{row:06d}" for row in rows], dtype=np.str_)

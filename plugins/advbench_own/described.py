@@ -102,8 +102,8 @@ class OwnDataset(Dataset):
     ) -> Data:
         """Data from one table for each split, or from one table `WHOLE` split by ``rows`` or by fractions.
 
-        With a ``source``, the data set that networks are trained on, the labels decide nothing about the splits: a
-        network may be adapted to these inputs without knowing what they are.
+        The ``source``, the data set that networks are trained on, decides about names that it has, too, and its labels
+        instead of those here.
 
         Raises
         ------
@@ -119,8 +119,7 @@ class OwnDataset(Dataset):
                 )
         task, targets = self._regression(tables) if regression else self._classification(tables)
         if WHOLE in tables:
-            by_class = not regression and source is None
-            parts = rows or self._parts(first.ids, targets[WHOLE] if by_class else None)
+            parts = rows or self._parts(first.ids, None if regression else targets[WHOLE], source)
             splits = {name: _take(first, targets[WHOLE], index) for name, index in parts.items()}
         else:
             splits = {name: Split(t.x, targets[name], t.ids, t.extras) for name, t in tables.items()}
@@ -132,11 +131,13 @@ class OwnDataset(Dataset):
         )
         return Data(space, task, splits, notes=notes)
 
-    def _parts(self, ids: NDArray[np.str_], labels: NDArray[Any] | None) -> dict[str, NDArray[np.int64]]:
+    def _parts(
+        self, ids: NDArray[np.str_], labels: NDArray[Any] | None, source: Data | None
+    ) -> dict[str, NDArray[np.int64]]:
         shares = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
         fractions = {"train": max(0.0, 1.0 - sum(shares.values())), **shares}
         wanted = {name: share for name, share in fractions.items() if share > 1e-9}
-        return split_indices(ids, wanted, seed=self.split_seed, labels=labels)
+        return split_indices(ids, wanted, seed=self.split_seed, labels=labels, source=source)
 
     def _classification(self, tables: Mapping[str, Table]) -> tuple[Task, dict[str, NDArray[Any]]]:
         found = {name: labels_of(table.y, table.where) for name, table in tables.items()}

@@ -61,10 +61,6 @@ def carve(
     seed: int,
     source: Data | None,
 ) -> dict[str, Split]:
-    """Splits of images (n, c, h, w), of the same fractions of every class.
-
-    With a ``source``, the data set that networks are trained on, the labels decide nothing: a network may be adapted
-    to these images without knowing what they show.
-    """
-    parts = split_indices(ids, fractions, seed=seed, labels=y if source is None else None)
+    """Splits of images (n, c, h, w), of the same fractions of every class, or as the ``source`` has them."""
+    parts = split_indices(ids, fractions, seed=seed, labels=y, source=source)
     return {name: Split(Pixels(array, rows), y[rows], ids[rows]) for name, rows in parts.items()}

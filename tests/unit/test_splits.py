@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from advbench.api import sample_order, split_indices
+from advbench.api import Classification, Data, InputSpace, Split, sample_order, split_indices
 
 IDS = np.array([f"galaxy-{i}" for i in range(997)])
 FRACTIONS = {"train": 0.6, "valid": 0.1, "calibration": 0.1, "test": 0.2}
@@ -66,3 +66,23 @@ def test_a_rest_may_stay_outside() -> None:
 def test_impossible_fractions_are_refused(fractions: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="sum to at most 1"):
         split_indices(IDS, fractions)
+
+
+def test_what_is_shifted_is_split_as_its_source_whatever_its_labels() -> None:
+    labels = np.arange(len(IDS)) % 3
+    source = split_indices(IDS, FRACTIONS, labels=labels)
+    space, task = InputSpace((1,), (0.0,), (1.0,), ("a",)), Classification(("a", "b", "c"))
+    zeros = np.zeros((len(IDS), 1), np.float32)
+    data = Data(
+        space, task, {name: Split(zeros[rows], labels[rows], IDS[rows]) for name, rows in source.items()}
+    )
+    again = split_indices(IDS, FRACTIONS, labels=labels[::-1], source=data)
+    for name, rows in source.items():
+        assert again[name].tolist() == rows.tolist()
+    others = np.char.add(IDS[: len(IDS) // 2], "-other")
+    mixed = np.concatenate([IDS, others])
+    found = split_indices(mixed, FRACTIONS, labels=np.zeros(len(mixed)), source=data)
+    assert sorted(np.concatenate(list(found.values()))) == list(range(len(mixed)))
+    for name, rows in source.items():
+        assert set(IDS[rows]) == set(mixed[found[name]]) & set(IDS)
+        assert len(found[name]) == pytest.approx(FRACTIONS[name] * len(mixed), abs=3)

@@ -118,7 +118,9 @@ class Dense(nn.Module):
         """
         assert self.centres is not None
         width = self.centres[1] - self.centres[0]
-        low, high = float(self.centres[0] - width / 2), float(self.centres[-1] + width / 2)
+        low, high = (
+            round(float(c), 6) + 0.0 for c in (self.centres[0] - width / 2, self.centres[-1] + width / 2)
+        )
         beyond = (y < low - SLACK) | (y > high + SLACK)
         if beyond.any():
             raise UserError(
