@@ -24,7 +24,7 @@ class Entropy(Calibrated):
     tags: ClassVar[Tags] = Tags(
         tasks=frozenset({"classification"}), detects=True, reference="https://arxiv.org/abs/2002.07953"
     )
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"normalised": True, "fixed_threshold": 0.99})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"normalised": True, "fixed_threshold": 1.0})
 
     normalised: bool = param(
         False, "divide by log(K), so that the score is in [0, 1] for any number of classes"
