@@ -81,7 +81,8 @@ def matrix(name: str, rows: Sequence[Row]) -> Matrix:
 
 
 def _drawn(matrices: Sequence[Matrix], rows: Sequence[Row], perturbation: str) -> Any:
-    height, width = grid_of(len(matrices), 2 if max(len(one.targets) for one in matrices) <= 3 else 1)
+    narrow = max(len(one.targets) for one in matrices) <= 2  # two side by side, whose intervals stay apart
+    height, width = grid_of(len(matrices), 2 if narrow else 1)
     deepest = max(len(one.sources) for one in matrices)
     figure = sheet(
         1.2 + height * (1.3 + 0.8 * deepest), 8.0 if width > 1 or len(matrices[0].targets) > 2 else 6.0
