@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import click
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -62,8 +63,15 @@ def compare(scene: Scene, prepared: Prepared, trial: Trial, repetitions: int) ->
     runs = contestants(scene, prepared, trial)
     if not runs:
         return []
-    facts = {who: examine(scene, prepared, trial, who) for who in runs}
-    timed = {who: functools.partial(_timed, run) for who, run in runs.items()}
+    facts = {}
+    for who in runs:
+        try:
+            facts[who] = examine(scene, prepared, trial, who)
+        except Exception as error:  # pyautoattack with three classes, say: the others go on
+            if who.startswith("ours"):
+                raise
+            click.echo(f"{who} cannot: {type(error).__name__}: {error}")
+    timed = {who: functools.partial(_timed, runs[who]) for who in facts}
     loop = min(trial.nominal, LOOP)
     timed["floor"] = lambda: _timed(lambda: bare(scene, loop, trial.gradients)) / loop
     timed["forward"] = lambda: _timed(lambda: bare(scene, loop, False)) / loop
@@ -160,8 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for trial in trials(scene, options.quick):
             name = f"{trial.task.attack}-{trial.task.norm} on {scene.name}"
             if options.only in name:
+                click.echo(name)
                 rows += compare(scene, prepared, trial, 1 if options.quick else options.repetitions)
-        write_page(pd.DataFrame(rows), options.out)  # after each network: the next one may take hours
+                write_page(pd.DataFrame(rows), options.out)  # each time: the next one may take long
 
 
 if __name__ == "__main__":
