@@ -27,7 +27,7 @@ class Trial:
 
 def trials(scene: Scene, quick: bool) -> list[Trial]:
     """All attacks, with budgets that fool some of the samples and not all."""
-    eps, length = (0.1, 1.0) if scene.x.shape[-1] < 50 else (2 / 255, 0.5)
+    eps, length = (0.1, 1.0) if scene.x.shape[-1] < 50 else (0.02, 2.4)
     short = quick or "ResNet18" in scene.name
     steps, many, queries = (10, 20, 100) if short else (40, 100, 500)
     count = len(scene.x)
