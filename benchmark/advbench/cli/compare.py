@@ -85,6 +85,14 @@ by = click.option(
 mid_p = click.option(
     "--mid-p", is_flag=True, help="McNemar's mid-p in place of the exact test: more powerful."
 )
+form = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to show it.",
+)
 out = click.option(
     "--out",
     metavar="FILE",
@@ -126,14 +134,7 @@ out = click.option(
     callback=_fail_on,
     help="Exit with 1 if a line is significantly worse by more than POINTS, or has lost its result.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to show it.",
-)
+@form
 @out
 def command(
     runs: tuple[Path, ...],

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from advbench.cli.compare import out
 from advbench.cli.main import COMMANDS
 from advbench.cli.sheet import Sheet, as_json, deliver, latex, markdown
 from advbench.errors import UserError
@@ -46,12 +47,7 @@ def _columns(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     callback=_columns,
     help="Columns  [default: all for json and parquet, the usual ones for markdown and latex]",
 )
-@click.option(
-    "--out",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write here, not to the terminal.",
-)
+@out
 def command(run: Path, form: str, columns: tuple[str, ...], out: Path | None) -> None:
     """Write a leaderboard in another format."""
     board = read_board(run)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from advbench.cli.compare import axes_of, mid_p, out
+from advbench.cli.compare import axes_of, form, mid_p, out
 from advbench.cli.main import COMMANDS
 from advbench.cli.sheet import Sheet, as_json, comma_separated, deliver, markdown, plain, unmarked
 from advbench.display.words import plural
@@ -59,14 +59,7 @@ def _only(name: str) -> Callable[[Command], Command]:
 @_only("knowledge")
 @_only("kind")
 @mid_p
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to show it.",
-)
+@form
 @out
 def command(
     run: Path, by: tuple[str, ...], mid_p: bool, form: str, out: Path | None, **only: str | None
