@@ -12,6 +12,7 @@ from pydantic import model_validator
 from advbench.api import Classification, Data, DataContext, Dataset, Split, Tags, param, split_indices
 from advbench_astro.files import class_numbers, colour_images, open_npy
 from advbench_astro.mergers_mock import CLASSES, SIDE
+from advbench_astro.shares import with_train
 from advbench_astro.stretch import StretchedRows, space_for
 from advbench_astro.symmetry import turn_and_mirror
 
@@ -48,10 +49,12 @@ class DeepMerge(Dataset):
     test: float = param(0.2, "fraction for testing", gt=0, lt=1)
     seed: int = param(0, "which of the possible splits", ge=0)
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration, "test": self.test}
+
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> DeepMerge:
-        if self.valid + self.calibration + self.test >= 1:
-            raise ValueError("valid + calibration + test must be below 1: the rest is for training")
+        with_train(self._held_out())
         return self
 
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
@@ -74,8 +77,7 @@ class DeepMerge(Dataset):
         flux = colour_images(str(images_at), open_npy(images_at, ADVICE), SIDE)
         labels = class_numbers(str(labels_at), open_npy(labels_at, ADVICE), len(CLASSES), len(flux))
         ids = np.array([f"{self.pair}{row:06d}" for row in range(len(labels))])
-        held_out = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
-        rows = split_indices(ids, {"train": 1 - sum(held_out.values()), **held_out}, seed=self.seed)
+        rows = split_indices(ids, with_train(self._held_out()), seed=self.seed)
         channels = tuple(f"band {k}" for k in range(1, 4))
         space = space_for(context.source, flux, rows["train"], channels, "flux")
         splits = {

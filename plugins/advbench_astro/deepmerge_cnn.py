@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.api import InputSpace, Model, Recipe, Tags, Task, param
+from advbench_astro.blocks import pooled_blocks
 
 WIDTHS = (8, 16, 32)
 KERNELS = (5, 3, 3)
@@ -45,19 +46,8 @@ class DeepMergeModule(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
         super().__init__()
-        channels, height, width = shape
-        blocks: list[nn.Module] = []
-        for kernel, out in zip(KERNELS, WIDTHS):
-            blocks += [
-                nn.Conv2d(channels, out, kernel, padding=kernel // 2),
-                nn.BatchNorm2d(out),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-            ]
-            channels, height, width = out, height // 2, width // 2
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, inputs = pooled_blocks(shape, KERNELS, WIDTHS)
         layers: list[nn.Module] = []
-        inputs = channels * height * width
         for hidden in HIDDEN:
             layers += [nn.Linear(inputs, hidden), nn.ReLU()]
             inputs = hidden

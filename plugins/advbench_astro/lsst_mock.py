@@ -13,6 +13,7 @@ from advbench.api import Classification, Data, DataContext, Dataset, Split, Tags
 from advbench_astro.morphology import CLASSES
 from advbench_astro.sample import Sample
 from advbench_astro.scene import Scene
+from advbench_astro.shares import with_train
 from advbench_astro.stretch import Joined, StretchedRows, space_for
 from advbench_astro.survey import DEPTHS, PIXEL_SCALE_ARCSEC, Exposure, View
 from advbench_astro.symmetry import turn_and_mirror
@@ -84,10 +85,12 @@ class LsstMock(Dataset):
             raise ValueError(f"some of the letters u, g, r, i, z, y, each once, not {value!r}")
         return value
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration, "test": self.test}
+
     @model_validator(mode="after")
     def _shares_fit(self) -> LsstMock:
-        if self.valid + self.calibration + self.test >= 1:
-            raise ValueError("valid + calibration + test must be below 1: the rest is for training")
+        with_train(self._held_out())
         strange = sorted(set(self.class_mix) - set(CLASSES))
         if strange:
             raise ValueError(f"class_mix: there is no class {strange[0]!r}; there are {', '.join(CLASSES)}")
@@ -100,8 +103,7 @@ class LsstMock(Dataset):
         sample = self._sample()
         flux: Any = sample.flux(context)
         ids, labels = sample.names(), np.arange(self.n, dtype=np.int64) % len(CLASSES)
-        held_out = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
-        fractions = {"train": 1 - sum(held_out.values()), **held_out}
+        fractions = with_train(self._held_out())
         rows = split_indices(ids, fractions, seed=self.seed, labels=labels)
         rows = {name: _mixed(part, labels, self.class_mix) for name, part in rows.items()}
         space = space_for(context.source, flux, rows["train"], tuple(self.filters), "e-/s", sample.facts())

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from advbench.api import Classification, Data, DataContext, Dataset, Split, Tags, param, split_indices
 from advbench_astro.sample import Sample
 from advbench_astro.scene import Scene
+from advbench_astro.shares import with_train
 from advbench_astro.stretch import StretchedRows, space_for
 from advbench_astro.survey import Exposure, View
 from advbench_astro.symmetry import turn_and_mirror
@@ -50,10 +51,12 @@ class MergersMock(Dataset):
     calibration: float = param(0.05, "fraction for calibration", gt=0, lt=1)
     test: float = param(0.2, "fraction for testing", gt=0, lt=1)
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration, "test": self.test}
+
     @model_validator(mode="after")
     def _settings_fit(self) -> MergersMock:
-        if self.valid + self.calibration + self.test >= 1:
-            raise ValueError("valid + calibration + test must be below 1: the rest is for training")
+        with_train(self._held_out())
         if self.paired and self.domain == "simulated":
             raise ValueError(
                 "`paired` is for the observed domain: its galaxies are those of the simulated one"
@@ -66,11 +69,8 @@ class MergersMock(Dataset):
         flux, ids = sample.flux(context), sample.names()
         kinds = np.array(KINDS)[np.arange(self.n) % len(KINDS)]
         labels = (kinds == CLASSES[1]).astype(np.int64)
-        held_out = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
         # Stratified by kind, so that both kinds of non-mergers are in every split.
-        rows = split_indices(
-            ids, {"train": 1 - sum(held_out.values()), **held_out}, seed=self.seed, labels=kinds
-        )
+        rows = split_indices(ids, with_train(self._held_out()), seed=self.seed, labels=kinds)
         channels = tuple(sample.view.filters)
         space = space_for(context.source, flux, rows["train"], channels, "e-/s", sample.facts())
         splits = {

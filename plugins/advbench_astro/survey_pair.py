@@ -24,6 +24,7 @@ from advbench.api import (
     split_indices,
 )
 from advbench_astro.files import class_numbers, colour_images, open_h5
+from advbench_astro.shares import with_train
 from advbench_astro.symmetry import turn_and_mirror
 
 ADVICE = "get it from https://doi.org/10.5281/zenodo.7473597"
@@ -64,10 +65,12 @@ class SurveyPair(Dataset):
     calibration: float = param(0.05, "fraction of `images` for calibration", ge=0, lt=1)
     seed: int = param(0, "which of the possible splits", ge=0)
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration}
+
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> SurveyPair:
-        if self.valid + self.calibration >= 1:
-            raise ValueError("valid + calibration must be below 1: the rest is for training")
+        with_train(self._held_out())
         return self
 
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
@@ -106,9 +109,9 @@ class SurveyPair(Dataset):
 
     def _carved(self, labels: NDArray[np.int64], source: Data | None) -> dict[str, NDArray[np.int64]]:
         names = np.array([f"row{row:06d}" for row in range(len(labels))])
-        held_out = {"valid": self.valid, "calibration": self.calibration}
-        fractions = {"train": 1 - sum(held_out.values()), **held_out}
-        return split_indices(names, fractions, seed=self.seed, labels=labels, source=source)
+        return split_indices(
+            names, with_train(self._held_out()), seed=self.seed, labels=labels, source=source
+        )
 
     def _split(self, images: Any, labels: NDArray[np.int64], rows: NDArray[np.int64], ending: str) -> Split:
         ids = np.array([f"{self.survey}{ending}-{row:06d}" for row in rows], dtype=np.str_)

@@ -20,6 +20,7 @@ from advbench_astro.photoz.sdss import BANDS, conditions, sky_sigma
 from advbench_astro.photoz.spectra import FILTER_FILES, SED_FILES, Templates, from_files, stand_in
 from advbench_astro.photoz.splits import split_by_origin
 from advbench_astro.photoz.stamps import SHAPE, Stamps
+from advbench_astro.shares import with_train
 from advbench_astro.stretch import StretchedRows
 from advbench_astro.symmetry import turn_and_mirror
 
@@ -57,10 +58,12 @@ class PhotozMock(Dataset):
     calibration: float = param(0.1, "fraction for calibration", gt=0, lt=1)
     test: float = param(0.2, "fraction for testing", gt=0, lt=1)
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration, "test": self.test}
+
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> PhotozMock:
-        if self.valid + self.calibration + self.test >= 1:
-            raise ValueError("valid + calibration + test must be below 1: the rest is for training")
+        with_train(self._held_out())
         return self
 
     def files(self, data_dirs: Sequence[Path]) -> Sequence[Path]:
@@ -82,10 +85,9 @@ class PhotozMock(Dataset):
         """
         galaxies, note = self._galaxies(context)
         flux = np.load(self._stamps(context, galaxies), mmap_mode="r")
-        held_out = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
         space = self._space(context.source)
         splits = {}
-        for name, rows in split_by_origin(galaxies.origin, held_out, self.seed).items():
+        for name, rows in split_by_origin(galaxies.origin, self._held_out(), self.seed).items():
             extras = {"ebv": galaxies.ebv[rows].astype(np.float32)}
             target = galaxies.redshift[rows].astype(np.float32)[:, None]
             splits[name] = Split(StretchedRows(flux, rows, space), target, galaxies.names[rows], extras)

@@ -26,6 +26,7 @@ from advbench.api import (
     split_indices,
 )
 from advbench_astro.photoz.sdss import BANDS
+from advbench_astro.shares import with_train
 from advbench_astro.symmetry import turn_and_mirror
 
 KEYS = ("data", "z", "ebv")
@@ -62,10 +63,12 @@ class PhotozNpz(Dataset):
     calibration: float = param(0.1, "fraction for calibration", gt=0, lt=1)
     test: float = param(0.2, "fraction for testing", gt=0, lt=1)
 
+    def _held_out(self) -> dict[str, float]:
+        return {"valid": self.valid, "calibration": self.calibration, "test": self.test}
+
     @model_validator(mode="after")
     def _parameters_fit(self) -> PhotozNpz:
-        if self.valid + self.calibration + self.test >= 1:
-            raise ValueError("valid + calibration + test must be below 1: the rest is for training")
+        with_train(self._held_out())
         if self.lower is not None and self.upper is not None and self.lower >= self.upper:
             raise ValueError("lower must be below upper")
         return self
@@ -92,8 +95,7 @@ class PhotozNpz(Dataset):
                 f"{path}: data has {images.shape[3]} bands, but {len(self.channels)} channels are named"
             )
         ids = np.array([f"g{row:07d}" for row in range(len(z))])
-        held_out = {"valid": self.valid, "calibration": self.calibration, "test": self.test}
-        rows = split_indices(ids, {"train": 1 - sum(held_out.values()), **held_out}, seed=self.seed)
+        rows = split_indices(ids, with_train(self._held_out()), seed=self.seed)
         space = self._space(path, images, rows["train"])
         splits = {
             name: Split(

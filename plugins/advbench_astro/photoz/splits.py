@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.api import split_indices
+from advbench_astro.shares import with_train
 
 
 def split_by_origin(
@@ -16,8 +17,7 @@ def split_by_origin(
 ) -> dict[str, NDArray[np.int64]]:
     """Rows of ``train`` and of the splits in ``held_out``; rows with the same origin (n,) are in the same split."""
     galaxies, member = np.unique(origin, return_inverse=True)
-    fractions = {"train": 1 - sum(held_out.values()), **held_out}
-    chosen = split_indices(galaxies, fractions, seed=seed)
+    chosen = split_indices(galaxies, with_train(held_out), seed=seed)
     place = np.empty(len(galaxies), dtype=np.int64)
     for number, part in enumerate(chosen.values()):
         place[part] = number
