@@ -75,15 +75,8 @@ def said(value: Any, task: Task) -> str:
     return f"{float(np.ravel(value)[0]):.3g} {task.unit}".rstrip()
 
 
-class Panels(PerturbedFigure):
-    """Image, perturbation and perturbed image side by side, with the predictions.
-
-    Where the data have a link to fluxes these are stretched for the eye, both images alike. The change is that of the
-    inputs, grey where there is none and scaled by the largest one, which is printed.
-    """
-
-    tags: ClassVar[Tags] = Tags()
-    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"dpi": 60, "count": 2},)
+class SamplesFigure(PerturbedFigure):
+    """A figure with a row of images for each of some samples."""
 
     count: int = param(4, "samples shown", ge=1, le=12)
     which: str = param(
@@ -92,6 +85,17 @@ class Panels(PerturbedFigure):
         pattern="^(fooled|correct|all)$",
     )
     bands: tuple[str, ...] | None = param(None, "one band, or those for red, green and blue")
+
+
+class Panels(SamplesFigure):
+    """Image, perturbation and perturbed image side by side, with the predictions.
+
+    Where the data have a link to fluxes these are stretched for the eye, both images alike. The change is that of the
+    inputs, grey where there is none and scaled by the largest one, which is printed.
+    """
+
+    tags: ClassVar[Tags] = Tags()
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"dpi": 60, "count": 2},)
 
     def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
         """One picture with a row for each sample."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from advbench.api import Classification, Picture, Run, Tags, UserError, param
 from advbench_astro.figures.canvas import LARGE, SMALL, USUAL, panels, save, sheet
-from advbench_astro.figures.choose import PerturbedFigure, Row, Trained
+from advbench_astro.figures.choose import Row, Trained
 from advbench_astro.figures.display import visible
-from advbench_astro.figures.gallery import Chosen, chosen_samples, ring, said
+from advbench_astro.figures.gallery import Chosen, SamplesFigure, chosen_samples, ring, said
 
 
 def grad_cam(
@@ -87,7 +87,7 @@ def _candidates(seen: Sequence[tuple[nn.Module, Tensor]], layer: str | None) -> 
     return [output for _, output in seen[convolutions[-1] :] if output.shape[2:] == size]
 
 
-class GradCam(PerturbedFigure):
+class GradCam(SamplesFigure):
     """Grad-CAM of the predicted class on unperturbed and perturbed images; for a regressor, of a large output.
 
     On the maps of the last convolution. Brighter regions speak more for the answer; each map has its own scale.
@@ -96,16 +96,9 @@ class GradCam(PerturbedFigure):
     tags: ClassVar[Tags] = Tags(reference="https://arxiv.org/abs/1610.02391")
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"dpi": 60, "count": 2},)
 
-    count: int = param(4, "samples shown", ge=1, le=12)
-    which: str = param(
-        "fooled",
-        "fooled, correct or all: of which samples the first are shown",
-        pattern="^(fooled|correct|all)$",
-    )
     layer: str | None = param(
         None, "name of the layer in the network; the last convolution with what follows it unless given"
     )
-    bands: tuple[str, ...] | None = param(None, "one band, or those for red, green and blue")
 
     def draw_network(self, run: Run, trained: Trained, folder: Path) -> Iterable[Picture]:
         """One picture with a row for each sample."""
