@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boards import classified
 
 from advbench.evidence.columns import NAMES
 from advbench.evidence.figures import figures, worst_of
@@ -21,22 +22,10 @@ SIZE = [9.0, 9.0, 1.0, 2.0, 6.0, 9.0, 9.0, 9.0]
 
 
 def outcomes(**changes: Any) -> dict[str, Any]:
-    clean, after = np.array(changes.pop("clean", CLEAN), bool), np.array(changes.pop("after", AFTER), bool)
-    n = len(clean)
-    made: dict[str, Any] = {
-        "id": np.array([f"s{i}" for i in range(n)]),
-        "target": np.zeros(n, np.int64),
-        "clean_correct": clean,
-        "perturbed_correct": after,
-        "clean_prediction": np.where(clean, 0, 1),
-        "perturbed_prediction": np.where(after, 0, 1),
-        "clean_margin": np.where(clean, 1.0, -1.0),
-        "perturbed_margin": np.where(after, 1.0, -1.0),
-        "violation": np.zeros(n, bool),
-        "forward_passes": np.zeros(n, np.int64),
-        "backward_passes": np.zeros(n, np.int64),
-        **{norm: np.array(SIZE[:n]) for norm in ("linf", "l2", "l1", "l0")},
-    }
+    made = classified(changes.pop("clean", CLEAN), changes.pop("after", AFTER))
+    n = len(made["id"])
+    made |= {name: np.zeros(n, np.int64) for name in ("forward_passes", "backward_passes")}
+    made |= {norm: np.array(SIZE[:n]) for norm in ("linf", "l2", "l1", "l0")}
     return made | {name: np.asarray(value) for name, value in changes.items()}
 
 
