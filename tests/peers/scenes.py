@@ -52,7 +52,7 @@ def digits(count: int = 100, epochs: int = 15, smooth: bool = False) -> Scene:
     return _trained("SmallCNN on digits", network, x, y, tuple(map(str, range(10))), count, epochs, 1e-3)
 
 
-def blobs(name: str, count: int = 32, epochs: int = 4) -> Scene:
+def blobs(name: str, count: int = 32, epochs: int = 10) -> Scene:
     """``ConvNet`` or ``ResNet18`` of the astronomy plugin on simulated blobs in noise, 3x100x100."""
     x, y = _blobs(400 + 2 * count)
     space, task = _unit_space(x), Classification(SHAPES)
@@ -118,5 +118,7 @@ def _trained(
     with torch.no_grad():
         right = network(x[split:]).argmax(1) == y[split:]
     rows = split + torch.nonzero(right)[:, 0][:count]
+    if len(rows) < count:
+        raise ValueError(f"{name}: only {len(rows)} of {count} samples are predicted correctly; train longer")
     trained = f"{split} samples, {epochs} epochs, accuracy {float(right.float().mean()):.3f}"
     return Scene(name, network, x[rows], y[rows], _unit_space(x), Classification(classes), trained)

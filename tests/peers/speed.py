@@ -96,9 +96,8 @@ def compare(scene: Scene, prepared: Prepared, trial: Trial, repetitions: int) ->
 
 def contestants(scene: Scene, prepared: Prepared, trial: Trial) -> dict[str, Callable[[], object]]:
     """Who can do it, and how."""
-    network = scene.stage().network
     theirs = {
-        library: functools.partial(craft, library, trial.task, network, scene.x, scene.y)
+        library: functools.partial(craft, library, trial.task, scene.network, scene.x, scene.y)
         for library in peers_of(trial.task)
     }
     ours = {
@@ -127,7 +126,7 @@ def examine(scene: Scene, prepared: Prepared, trial: Trial, who: str) -> Facts:
         if who.startswith("ours"):
             point, forward, backward = craft_ours(prepared, scene, our_attack(trial.task)[who])
         else:
-            counted = Counted(stage.network)
+            counted = Counted(scene.network)
             point = craft(who, trial.task, counted, scene.x, scene.y)
             forward, backward = counted.forwards / len(scene.x), counted.backwards / len(scene.x)
     wrong = stage.output(point).argmax(1) != scene.y

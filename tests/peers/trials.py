@@ -27,7 +27,8 @@ class Trial:
 
 def trials(scene: Scene, quick: bool) -> list[Trial]:
     """All attacks, with budgets that fool some of the samples and not all."""
-    eps, length = (0.1, 1.0) if scene.x.shape[-1] < 50 else (0.02, 2.4)
+    name = scene.name.split()[0]
+    eps, length = {"ConvNet": (0.002, 0.25), "ResNet18": (0.008, 0.6)}.get(name, (0.1, 1.0))
     short = quick or "ResNet18" in scene.name
     steps, many, queries = (10, 20, 100) if short else (40, 100, 500)
     count = len(scene.x)
@@ -49,4 +50,4 @@ def networks(quick: bool) -> Sequence[Callable[[], Scene]]:
     """The networks, from the cheapest on; samples fill our chunks of 16, whose rest would be padded."""
     if quick:
         return [lambda: digits(32, epochs=3)]
-    return [lambda: digits(96), lambda: blobs("ConvNet", 32), lambda: blobs("ResNet18", 16, epochs=3)]
+    return [lambda: digits(96), lambda: blobs("ConvNet", 32), lambda: blobs("ResNet18", 16, epochs=8)]

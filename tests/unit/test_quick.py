@@ -54,6 +54,55 @@ def test_outputs_and_gradients_are_those_of_the_network(name: str) -> None:
         assert torch.equal(value, before[key])
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_activations_come_after_pooling_and_change_nothing(inplace: bool) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(inplace)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 25, 3))
+    space = InputSpace((3, 16, 16), (0.0,) * 3, (1.0,) * 3, tuple("abc"))
+    network = freeze(Network(module, space, Classification(("x", "y", "z")), "net"))
+    copy = quick(network, space.shape)
+    assert [type(part) for part in _in_order(copy)][:3] == [nn.Conv2d, nn.MaxPool2d, nn.ReLU]
+    assert copy.plain
+    assert not network.plain
+    layered = network.to(memory_format=torch.channels_last)
+    x = torch.rand(4, *space.shape).contiguous(memory_format=torch.channels_last)
+    for one, other in zip(_both(layered, x), _both(copy, x)):
+        assert torch.equal(one, other)
+
+
+class Forked(nn.Module):
+    """What goes into the activation is needed elsewhere, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.pool = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        return self.head(self.pool(self.relu(maps)).mean((2, 3)) + maps.mean((2, 3)))
+
+
+def test_a_fork_before_an_activation_is_left_as_it_is() -> None:
+    space = InputSpace((3, 16, 16), (0.0,) * 3, (1.0,) * 3, tuple("abc"))
+    network = freeze(Network(Forked(), space, Classification(("x", "y", "z")), "net"))
+    copy = quick(network, space.shape)
+    assert [type(part) for part in _in_order(copy)][:3] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
+
+
+def _in_order(network: Network) -> list[nn.Module]:
+    graph = network.module
+    assert isinstance(graph, torch.fx.GraphModule)
+    return [graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"]
+
+
+def _both(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    point = x.clone(memory_format=torch.channels_last).requires_grad_(True)
+    output = network(point)
+    return output.detach(), torch.autograd.grad(output[:, 0].sum(), point)[0]
+
+
 class Branching(nn.Module):
     """Cannot be traced: it looks at its inputs."""
 

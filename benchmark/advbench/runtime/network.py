@@ -29,6 +29,8 @@ class Network(nn.Module):
     std: Tensor
     low: torch.dtype | None = None
     """Lower precision of its convolutions and products, for the passes of attacks."""
+    plain = False
+    """Whether mean and standard deviation are known to be 0 and 1, and left out."""
 
     def __init__(
         self, module: nn.Module, space: InputSpace, task: Task, name: str, own_loss: OwnLoss | None = None
@@ -65,7 +67,8 @@ class Network(nn.Module):
     def features(self, x: Tensor, extras: Mapping[str, Tensor] | None = None) -> tuple[Tensor | None, Tensor]:
         """Features (b, d) where the module returns them, and the output."""
         with torch.autocast(x.device.type, self.low or torch.bfloat16, enabled=self.low is not None):
-            result = self.module((x - self.mean) / self.std, **(extras or {}))
+            normal = x if self.plain else (x - self.mean) / self.std
+            result = self.module(normal, **(extras or {}))
         features, output = result if isinstance(result, tuple) and len(result) == 2 else (None, result)
         if not isinstance(output, Tensor):
             raise PluginError(

@@ -1,6 +1,7 @@
 """A faster copy of a network for the passes of an attack; the original decides in the end.
 
-Batch normalisation is folded into the convolution before it and the weights are laid out channels last.
+Batch normalisation is folded into the convolution before it, activations come after the pooling that follows them,
+and the weights are laid out channels last.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node, Tracer
+from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from advbench.runtime.network import Network, freeze
@@ -37,7 +38,8 @@ def quick(network: Network, shape: tuple[int, ...]) -> Network:
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return network
     found = copy.copy(network)
-    found._modules = {**network._modules, "module": _folded(network.module)}
+    found._modules = {**network._modules, "module": _rewritten(network.module)}
+    found.plain = bool((network.mean == 0).all() & (network.std == 1).all())
     found = freeze(found).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return found if _agree(network, found, shape) else network
 
@@ -51,19 +53,26 @@ def lowered(network: Network, precision: torch.dtype | None) -> Network:
     return found
 
 
-def _folded(module: nn.Module) -> nn.Module:
-    """A copy with every batch normalisation that follows a convolution folded into it."""
+def _rewritten(module: nn.Module) -> nn.Module:
+    """A copy in which there is less to compute."""
     own = copy.deepcopy(module)
     try:
         with isolated_rng(0):
             graph = Tracer().trace(own)
     except Exception:  # noqa: BLE001 - user code that cannot be traced runs as it is
         return own
+    _fold(own, graph)
+    _pool_first(own, graph)
+    return GraphModule(own, graph)
+
+
+def _fold(own: nn.Module, graph: Graph) -> None:
+    """Every batch normalisation that follows a convolution becomes part of it."""
     parts = dict(own.named_modules())
     for node in list(graph.nodes):
-        source = node.args[0] if node.op == "call_module" and node.args else None
+        source = _input(node)
         norm = parts.get(str(node.target))
-        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(source, Node) or source.op != "call_module":
+        if not isinstance(norm, nn.BatchNorm2d) or source is None or source.op != "call_module":
             continue
         convolution = parts.get(str(source.target))
         shared = len(source.users) > 1 or sum(other.target == source.target for other in graph.nodes) > 1
@@ -72,7 +81,30 @@ def _folded(module: nn.Module) -> nn.Module:
             own.set_submodule(str(source.target), parts[str(source.target)])
             node.replace_all_uses_with(source)
             graph.erase_node(node)
-    return GraphModule(own, graph)
+
+
+def _pool_first(own: nn.Module, graph: Graph) -> None:
+    """Max pooling comes before a ReLU, which has fewer values then; as it is monotone, nothing else changes."""
+    parts = dict(own.named_modules())
+    for pool in list(graph.nodes):
+        relu, layer = _input(pool), parts.get(str(pool.target))
+        before = None if relu is None else _input(relu)
+        if relu is None or before is None or len(relu.users) > 1 or len(before.users) > 1:
+            continue
+        if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:
+            continue
+        if not isinstance(parts.get(str(relu.target)), nn.ReLU):
+            continue
+        pool.replace_input_with(relu, before)
+        pool.replace_all_uses_with(relu)
+        relu.replace_input_with(before, pool)
+        pool.append(relu)
+
+
+def _input(node: Node) -> Node | None:
+    """What a module of the graph is applied to."""
+    source = node.args[0] if node.op == "call_module" and node.args else None
+    return source if isinstance(source, Node) else None
 
 
 def _agree(network: Network, other: Network, shape: tuple[int, ...]) -> bool:

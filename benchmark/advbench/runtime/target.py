@@ -272,12 +272,11 @@ class PipelineTarget:
                 outputs = [self.seen(point, rows, True) for _ in range(draws)]
                 function = tasks.attack_loss(loss, self.task, None if self.aim is None else self.aim[rows])
                 losses = torch.stack([function(output, y[rows]) for output in outputs]).mean(0)
-                gradient = torch.zeros_like(
-                    x[rows]
-                )  # where nothing connects loss and input; the row is flagged
+                found = None
                 if losses.requires_grad:
                     (found,) = torch.autograd.grad(losses.sum(), point, allow_unused=True)
-                    gradient = gradient if found is None else found
+                # Where nothing connects loss and input it is zero; the row is flagged.
+                gradient = torch.zeros_like(point) if found is None else found
             if self.mask is not None:
                 gradient = gradient * self.mask
             shown = outputs[0] if draws == 1 else self.take(rows).worst(torch.stack(outputs).detach())
