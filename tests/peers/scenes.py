@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,15 @@ from advbench.testing.stage import Stage, a_stage
 from advbench.values import Classification, InputSpace
 from advbench_astro.convnet import ConvNet
 from advbench_astro.resnet18 import ResNet18
+from advbench_vision.lenet5 import LeNet5Network
 
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 SHAPES = ("round", "edge-on", "double")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A frozen network in eval mode and samples (b, c, h, w) in [0, 1] that it predicts correctly."""
+    """A frozen network in eval mode and samples (b, c, h, w) in [0, 1]; where it was trained here, all correct."""
 
     name: str
     network: nn.Module
@@ -59,6 +63,22 @@ def blobs(name: str, count: int = 32, epochs: int = 10) -> Scene:
     with isolated_rng(0):
         network = {"ConvNet": ConvNet, "ResNet18": ResNet18}[name]().build(space, task)
     return _trained(f"{name} on blobs", _Logits(network), x, y, SHAPES, count, epochs, 1e-3)
+
+
+def lenet5(count: int = 500) -> Scene:
+    """The adversarially trained LeNet-5 of advertorch on real MNIST, from the optional data folder."""
+    network = LeNet5Network()
+    network.load_state_dict(torch.load(DATA / "models/mnist_lenet5_advtrained.pt", weights_only=True))
+    network.eval().requires_grad_(False)
+    images, labels = (
+        gzip.decompress((DATA / f"mnist/t10k-{what}-ubyte.gz").read_bytes())
+        for what in ("images-idx3", "labels-idx1")
+    )
+    x = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)[:count] / 255
+    y = torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8)[:count].long()
+    classes = tuple(map(str, range(10)))
+    trained = f"trained adversarially by advertorch; first {count} test images"
+    return Scene("LeNet5 on MNIST", _Logits(network), x, y, _unit_space(x), Classification(classes), trained)
 
 
 class _Logits(nn.Module):

@@ -161,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT, help="folder that gets results/reference and docs")
     options = parser.parse_args(arguments)
     rows = []
-    for make in networks(options.quick):
+    made = networks(options.quick)
+    for make in [made[name] for name in made if options.only in name] or made.values():
         scene = make()
         prepared = Prepared.of(scene)
         for trial in trials(scene, options.quick):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.peers.peers import Task
-from tests.peers.scenes import Scene, blobs, digits
+from tests.peers.scenes import DATA, Scene, blobs, digits, lenet5
 
 POPULATION = 400
 
@@ -28,6 +28,8 @@ class Trial:
 def trials(scene: Scene, quick: bool) -> list[Trial]:
     """All attacks, with budgets that fool some of the samples and not all."""
     name = scene.name.split()[0]
+    if name == "LeNet5":
+        return [Trial(Task("auto", "linf", eps, steps=100), len(scene.x)) for eps in (0.1, 0.2, 0.3)]
     eps, length = {"ConvNet": (0.002, 0.25), "ResNet18": (0.008, 0.6)}.get(name, (0.1, 1.0))
     short = quick or "ResNet18" in scene.name
     steps, many, queries = (10, 20, 100) if short else (40, 100, 500)
@@ -46,8 +48,13 @@ def trials(scene: Scene, quick: bool) -> list[Trial]:
     ]
 
 
-def networks(quick: bool) -> Sequence[Callable[[], Scene]]:
-    """The networks, from the cheapest on; samples fill our chunks of 16, whose rest would be padded."""
+def networks(quick: bool) -> Mapping[str, Callable[[], Scene]]:
+    """The networks by name, the cheapest first; samples fill our chunks of 16, whose rest would be padded."""
     if quick:
-        return [lambda: digits(32, epochs=3)]
-    return [lambda: digits(96), lambda: blobs("ConvNet", 32), lambda: blobs("ResNet18", 16, epochs=8)]
+        return {"SmallCNN": lambda: digits(32, epochs=3)}
+    made = {
+        "SmallCNN": lambda: digits(96),
+        "ConvNet": lambda: blobs("ConvNet", 32),
+        "ResNet18": lambda: blobs("ResNet18", 16, epochs=8),
+    }
+    return {**made, "LeNet5": lenet5} if DATA.is_dir() else made

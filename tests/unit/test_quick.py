@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advbench.api import Classification, InputSpace
@@ -89,6 +90,32 @@ def test_a_fork_before_an_activation_is_left_as_it_is() -> None:
     network = freeze(Network(Forked(), space, Classification(("x", "y", "z")), "net"))
     copy = quick(network, space.shape)
     assert [type(part) for part in _in_order(copy)][:3] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
+
+
+class Functional(nn.Module):
+    """Nothing but the convolution is a layer."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.conv, self.way = nn.Conv2d(3, 4, 3), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        maps = {"torch": torch.relu, "functional": F.relu, "method": lambda x: x.relu()}[self.way](maps)
+        return F.max_pool2d(maps, 2).mean((2, 3))
+
+
+@pytest.mark.parametrize("way", ["torch", "functional", "method"])
+def test_functions_change_places_as_layers_do(way: str) -> None:
+    space = InputSpace((3, 16, 16), (0.0,) * 3, (1.0,) * 3, tuple("abc"))
+    network = freeze(Network(Functional(way), space, Classification(tuple("uvxy")), "net"))
+    copy = quick(network, space.shape)
+    names = [node.name for node in copy.module.graph.nodes]
+    assert names.index("max_pool2d") < names.index("relu")
+    layered = network.to(memory_format=torch.channels_last)
+    x = torch.randn(4, *space.shape).contiguous(memory_format=torch.channels_last)
+    for one, other in zip(_both(layered, x), _both(copy, x)):
+        assert torch.equal(one, other)
 
 
 def _in_order(network: Network) -> list[nn.Module]:

@@ -7,8 +7,10 @@ and the weights are laid out channels last.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -70,8 +72,7 @@ def _fold(own: nn.Module, graph: Graph) -> None:
     """Every batch normalisation that follows a convolution becomes part of it."""
     parts = dict(own.named_modules())
     for node in list(graph.nodes):
-        source = _input(node)
-        norm = parts.get(str(node.target))
+        source, norm = _input(node), parts.get(str(node.target))
         if not isinstance(norm, nn.BatchNorm2d) or source is None or source.op != "call_module":
             continue
         convolution = parts.get(str(source.target))
@@ -87,13 +88,11 @@ def _pool_first(own: nn.Module, graph: Graph) -> None:
     """Max pooling comes before a ReLU, which has fewer values then; as it is monotone, nothing else changes."""
     parts = dict(own.named_modules())
     for pool in list(graph.nodes):
-        relu, layer = _input(pool), parts.get(str(pool.target))
+        relu = _input(pool)
         before = None if relu is None else _input(relu)
         if relu is None or before is None or len(relu.users) > 1 or len(before.users) > 1:
             continue
-        if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:
-            continue
-        if not isinstance(parts.get(str(relu.target)), nn.ReLU):
+        if not _pools(pool, parts) or not _activates(relu, parts):
             continue
         pool.replace_input_with(relu, before)
         pool.replace_all_uses_with(relu)
@@ -102,9 +101,22 @@ def _pool_first(own: nn.Module, graph: Graph) -> None:
 
 
 def _input(node: Node) -> Node | None:
-    """What a module of the graph is applied to."""
-    source = node.args[0] if node.op == "call_module" and node.args else None
+    """What a step of the graph is applied to."""
+    source = node.args[0] if node.args else None
     return source if isinstance(source, Node) else None
+
+
+def _pools(node: Node, parts: Mapping[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        layer = parts.get(str(node.target))
+        return isinstance(layer, nn.MaxPool2d) and not layer.return_indices
+    return node.target is F.max_pool2d and not node.kwargs.get("return_indices")
+
+
+def _activates(node: Node, parts: Mapping[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return isinstance(parts.get(str(node.target)), nn.ReLU)
+    return node.target in (torch.relu, F.relu, "relu")
 
 
 def _agree(network: Network, other: Network, shape: tuple[int, ...]) -> bool:
