@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from advbench.values import Classification, Data, Task
 
 CHUNK = {"cpu": 16, "cuda": 512}
 """Samples per forward pass. Fixed for each kind of device, so that a sample never depends on its companions."""
+
+LARGE = 2**17
+"""Values of an input from which on half as many go through at a time: their passes are long enough."""
 
 LEARNED_FROM = 500
 """Most samples that a universal perturbation is learned from."""
@@ -132,7 +136,9 @@ class Bench:
         return self.evaluated(cell, split, min(LEARNED_FROM, len(data.splits[split]))).of_known_class()
 
     def _pipeline(self, network: Network | Ensemble, data: Data) -> Pipeline:
-        return Pipeline(network, (), data.space, data.task, self.chunk, self.device)
+        large = math.prod(data.space.shape) >= LARGE
+        chunk = max(1, self.chunk // 2) if large else self.chunk
+        return Pipeline(network, (), data.space, data.task, chunk, self.device)
 
     def dataset(self, spec: Spec, source: Spec | None) -> tuple[Data, Card]:
         """A data set, loaded once."""
