@@ -38,9 +38,8 @@ class ResNet18(Model):
         return None
 
     def build(self, space: InputSpace, task: Task) -> nn.Module:
-        """The network, channels last in memory; its output is ``(features (b, 256), logits (b, K))``."""
-        module = ResNet18Module(space.shape[0], self.features, task.outputs, self.dropout)
-        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        """The network; its output is ``(features (b, 256), logits (b, K))``."""
+        return ResNet18Module(space.shape[0], self.features, task.outputs, self.dropout)
 
 
 class ResNet18Module(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import reports
 from chromium import BROWSER, DRIVER, Chromium, chromium
 
 from advbench.evidence.board import read_board
+from advbench.evidence.statistics import wilson
 from advbench.report.page import write_report
 
 pytestmark = [
@@ -185,6 +187,81 @@ def test_what_is_drawn_are_the_figures_of_the_leaderboard(window: Chromium, page
             if (row["perturbation"], row["model"], row["defense"]) == (f"from-{source}", model, defense or "none")
         ]  # fmt: skip
         assert float(value) == near(mean(some, "attack_success_rate"))
+
+
+def with_whole_curves() -> list[dict[str, Any]]:
+    """Two networks under an attack with the whole curve, the first in two seeds and also under PGD at two budgets."""
+    rows = []
+    for model, seed, scale in (("net", 0, 1.0), ("net", 1, 2.0), ("deep", 0, 3.0)):
+        who = {"model": model, "seed": seed, "trained_on": "sky"}
+        distances = scale * np.array([0.0, 0.1, 0.2, 0.2, 0.4])
+        clean = distances > 0
+        made = boards.classified(clean, [0] * 5, linf=distances)
+        rows.append(boards.cell(made, **who, **reports.smallest()))
+        for eps, left in ((0.15, [0, 0, 1, 1, 1]), (0.3, [0, 0, 0, 0, 0])):
+            if model == "net":
+                rows.append(boards.cell(boards.classified(clean, left), **who, **reports.pgd(eps)))
+    return rows
+
+
+def test_whole_curves_are_drawn_beside_budgets(window: Chromium, tmp_path: Path) -> None:
+    run = boards.write_run(tmp_path / "made", with_whole_curves())
+    write_report([run], tmp_path / "page.html")
+    window.open(tmp_path / "page.html")
+    window.run(CHOOSE, "curves", "Show", "nnet")
+    (told,) = window.run(
+        "return [...document.querySelectorAll('#curves .chart > svg')].map((one) => one.ariaLabel)"
+    )
+    assert "fmn (adaptive): from 0.8 at 0 to 0 at 0.8; pgd (adaptive): from 0.6 at 0.15 to 0 at 0.3;" in told
+    fmn = "ALL.filter((row) => full[row] === 'net' && whole.has(row))"
+    # One seed steps at 0.1, 0.2 and 0.4, the other at twice that; the curve is the mean of both.
+    steps = f"return alongCurve({fmn}, arguments[0]).map(({{x, y}}) => [x, y])"
+    corners = [(0, 0.8), (0.1, 0.7), (0.2, 0.4), (0.4, 0.1), (0.8, 0)]
+    expected = [corners[0]]
+    for before, now in itertools.pairwise(corners):
+        expected += [(now[0], before[1]), now]
+    assert np.allclose(window.run(steps, 0), expected)
+    assert np.allclose(window.run(steps, 0.15)[:2], [(0.15, 0.7), (0.2, 0.7)])
+    found = window.run(f"return alongCurve({fmn}, 0).find((one) => one.x === 0.2 && one.y < 0.5)")
+    assert (found["lo"], found["hi"]) == (near(wilson(1, 5).low), near(wilson(3, 5).high))
+    # PGD is below the curve at 0.15 and at 0.3; what it breaks at 0.3 is broken beyond.
+    worst = "return worstEnvelope(ALL.filter((row) => full[row] === 'net'), [0.15, 0.3], 0).map(({x, y}) => [x, y])"
+    lowest: dict[float, float] = {}
+    for x, y in window.run(worst):
+        assert y <= min([*lowest.values(), 1.0]) + 1e-9
+        lowest[x] = y
+    assert lowest == {0: near(0.8), 0.1: near(0.7), 0.15: near(0.6), 0.2: near(0.4), 0.3: 0, 0.4: 0, 0.8: 0}
+    rows = window.run(
+        "return [...document.querySelectorAll('#curves .areas tr')].map((tr) =>"
+        " [...tr.cells].map((one) => one.textContent))"
+    )
+    assert rows[0] == ["Whole curves", "Seed", "Median linf", "Area up to 1.2"]
+    assert [row[:3] for row in rows[1:]] == [["fmn (adaptive)", "0", "0.2"], ["fmn (adaptive)", "1", "0.4"]]
+    assert [float(row[3].split()[0]) for row in rows[1:]] == [near(0.9 / 5 / 1.2), near(1.8 / 5 / 1.2)]
+    window.run(CHOOSE, "curves", "Show", "pfmn · linf budget (input units)")
+    legend = "return [...document.querySelectorAll('#curves .legend li')].map((one) => one.textContent)"
+    assert window.run(legend) == ["deep", "net"]
+    marks = window.run(
+        "return [...document.querySelectorAll('#pareto .chart title')].map((one) => one.textContent)"
+    )
+    assert marks == ["net: clean 0.8, perturbed 0 by pgd(eps=0.3)"]
+    threat = window.run("return threat(whole.keys().next().value).join(' ')")
+    assert "looks for the smallest change in linf" in threat
+
+
+def test_a_logarithmic_axis_has_no_beginning_of_a_whole_curve(window: Chromium, tmp_path: Path) -> None:
+    distances = np.array([0.001, 0.02, 0.2])
+    rows = [boards.cell(boards.classified([1] * 3, [0] * 3, linf=distances), **reports.smallest())]
+    rows += [boards.cell(boards.classified([1] * 3, [1, 0, 0]), **reports.pgd(eps)) for eps in (0.01, 0.5)]
+    write_report([boards.write_run(tmp_path / "made", rows)], tmp_path / "page.html")
+    window.open(tmp_path / "page.html")
+    told = window.run("return document.querySelector('#curves .chart > svg').ariaLabel")
+    assert "fmn (adaptive): from 0.6667 at 0.01 to 0 at 0.2;" in told
+    paths = window.run(
+        "return [...document.querySelectorAll('#curves path')].map((one) => one.getAttribute('d'))"
+    )
+    assert len(paths) > 3
+    assert not [path for path in paths if "NaN" in path or "Infinity" in path]
 
 
 def test_what_cannot_be_compared_is_not_in_one_chart(window: Chromium, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def _trained(
             optimiser.step()
     network.eval().requires_grad_(False)
     network.zero_grad(set_to_none=True)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as others have theirs
     with torch.no_grad():
         right = network(x[split:]).argmax(1) == y[split:]
     rows = split + torch.nonzero(right)[:, 0][:count]

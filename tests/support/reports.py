@@ -33,6 +33,13 @@ def jpeg(quality: int, **changes: Any) -> dict[str, Any]:
     return named | params | {"strength": float(quality), "strength_unit": "JPEG quality", **changes}
 
 
+def smallest(**changes: Any) -> dict[str, Any]:
+    """Identity of a row of an attack that looks for the smallest change."""
+    named = {"perturbation": "fmn", "perturbation_id": "toys/fmn", "norm": "linf"}
+    params = {"perturbation_params": json.dumps({"goal": "untargeted", "steps": 30})}
+    return named | params | {"strength": None, "strength_unit": None, **changes}
+
+
 CLEAN = {
     "perturbation": "none",
     "perturbation_id": "none",
@@ -119,11 +126,12 @@ def write_everything(folder: Path, dataset: str = EVIL) -> Path:
 
 def write_many(path: Path, count: int = 5000) -> Path:
     """A leaderboard of many rows, each with an outcome of its own."""
-    boards.write_csv(path, list(itertools.islice(_many(), count)))
+    boards.write_csv(path, list(itertools.islice(many(), count)))
     return path
 
 
-def _many() -> Iterator[dict[str, Any]]:
+def many() -> Iterator[dict[str, Any]]:
+    """Rows of four data sets, ten models and five defenses, unperturbed and under 24 perturbations."""
     threats = [CLEAN, *(pgd(round(0.002 * k, 4)) for k in range(1, 9))]
     threats += [pgd(round(0.002 * k, 4), knowledge="oblivious") for k in range(1, 9)]
     threats += [jpeg(quality) for quality in range(20, 100, 10)]

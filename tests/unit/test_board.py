@@ -96,14 +96,12 @@ def test_a_csv_alone_has_neither_outcomes_nor_suite(tmp_path: Path) -> None:
     assert board.name == str(tmp_path / "some.csv")
 
 
-def test_a_named_csv_has_beside_it_what_a_run_folder_holds(tmp_path: Path) -> None:
+def test_a_named_csv_has_its_suite_and_its_origin_beside_it(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "some.csv", made())
     (tmp_path / "some.suite.yaml").write_text("name: beside\n")
-    assert read_board(path).suite == "name: beside\n"
-    write_run(tmp_path / "some", made())
+    (tmp_path / "some.run.json").write_text('{"cores": 2}\n')
     board = read_board(path)
-    assert (board.folder, board.suite) == (tmp_path / "some", "version: 1\nname: made\n")
-    assert board.outcomes(board.rows[0]) is not None
+    assert (board.folder, board.suite, board.run) == (None, "name: beside\n", {"cores": 2})
 
 
 def test_columns_of_metrics_are_numbers(tmp_path: Path) -> None:

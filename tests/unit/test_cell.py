@@ -195,6 +195,10 @@ def test_any_number_of_classes_and_regression(classes: int) -> None:
     changed = outcomes["perturbed_margin"] - outcomes["clean_margin"]
     assert changed.mean() < 0
     assert np.isfinite(outcomes["perturbed_margin"]).all()
+    if classes == 1:
+        assert outcomes["relative"].tolist() == [blobs.task.relative] * len(one.samples)
+    else:
+        assert "relative" not in outcomes
 
 
 def test_wrong_number_of_outputs_and_probabilities() -> None:

@@ -12,6 +12,8 @@ import pytest
 import toys
 
 from advbench.cli.main import invoke
+from advbench.errors import UserError
+from advbench.report import page
 
 SUITE = """\
 version: 1
@@ -111,12 +113,50 @@ def test_a_run_ends_with_a_table_counts_and_paths(terminal: Terminal) -> None:
         assert figures in output
     assert "7 rows: 7 ok; 7 computed, 0 reused, in " in output
     assert f"wrote {terminal.out / 'leaderboard.csv'}" in lines
-    assert lines[-1] == "beside it: suite.yaml, run.json, ledger.jsonl, cells/"
+    assert lines[-1] == "beside it: report.html, suite.yaml, run.json, ledger.jsonl, cells/"
 
     code, output, _ = terminal.on_suite("run", "--display", "none")
     assert code == 0
     assert output.startswith("blobs / net / ")
     assert "; 0 computed, 7 reused, in " in output
+
+
+def test_a_run_ends_with_its_page(terminal: Terminal) -> None:
+    written = terminal.out / "report.html"
+    code, output, _ = terminal.on_suite("run", "--no-report", "--display", "none")
+    assert (code, written.exists()) == (0, False)
+    assert "report.html" not in output
+    assert terminal.on_suite("run", "--display", "none")[0] == 0
+    text = written.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    assert all(row["cell_id"] in text for row in terminal.rows())
+    written.write_text("old")
+    assert terminal.on_suite("run", "--display", "none", "--only", "defense=none")[0] == 0
+    assert len(written.read_text(encoding="utf-8")) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (RuntimeError("no ink"), "RuntimeError: no ink (test_cli_run.py:"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (UserError("out/leaderboard.csv:3: edited"), "out/leaderboard.csv:3: edited"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_a_line(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, problem: Exception, words: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(page, "write_report", fail)
+    code, output, errors = terminal.on_suite("run", "--display", "none")
+    assert (code, errors) == (0, "")
+    (line,) = [line for line in output.splitlines() if "warning: " in line]
+    assert line.startswith(f"warning: report.html could not be written: {words}")
+    assert "7 rows: 7 ok" in output
+    assert len(terminal.rows()) == 7
+    assert not (terminal.out / "report.html").exists()
 
 
 def test_planned_passes_are_those_that_are_spent(terminal: Terminal) -> None:

@@ -208,6 +208,26 @@ def test_regressors_are_compared_by_their_spread(tmp_path: Path) -> None:
     assert "sky / net / none / pgd, adaptive, seed 0: perturbed" in regressions(comparison)[0]
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_outcomes_say_whether_errors_are_relative(tmp_path: Path, relative: bool) -> None:
+    """A row that was edited to what the other scale gives is not believed."""
+    z = np.linspace(0.1, 1.0, 50)
+    noise = np.random.default_rng(0).normal(0, 0.02, 50)
+    rows = []
+    for factor in (1.0, 2.0):
+        outcomes = estimated(z, z + noise, z + factor * noise, relative=relative)
+        task = Regression(("z",), tolerance=0.15, relative=relative)
+        other = Regression(("z",), tolerance=0.15, relative=not relative)
+        told = outcomes | {"relative": np.full(50, relative)}
+        rows.append((cell(told, task), cell(told, other)))
+    honest, edited = zip(*rows)
+    assert compare_boards(boards(tmp_path / "honest", *([row] for row in honest))).lines[0].verdict == "worse"
+    with pytest.raises(
+        UserError, match=r"column perturbed says .*, its outcomes give .*: one of them was edited"
+    ):
+        compare_boards(boards(tmp_path / "edited", *([row] for row in edited)))
+
+
 def test_a_regressor_that_diverged_is_compared_by_what_is_left(tmp_path: Path) -> None:
     z = np.linspace(0.1, 1.0, 40)
     rows = []

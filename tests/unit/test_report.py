@@ -20,8 +20,8 @@ import pytest
 import reports
 
 from advbench.cli.main import invoke
-from advbench.evidence.statistics import auroc
-from advbench.report import samples, summary
+from advbench.evidence.statistics import auroc, wilson
+from advbench.report import curves, samples, summary
 from advbench.report.page import json_for_script, number, write_report
 from advbench.report.rows import read_sources, table
 
@@ -187,6 +187,122 @@ def test_equal_labels_with_other_parameters_are_other_families(tmp_path: Path) -
     assert [family for _, (family, _) in named(rows, tmp_path)] == ["pgd #1", "pgd #2"]
 
 
+def test_a_parameter_that_equals_one_strength_by_chance_stays(tmp_path: Path) -> None:
+    outcomes = boards.classified([1] * 8, [1] * 4 + [0] * 4)
+    rows = []
+    for eps in (0.5, 1.0):
+        params = json.dumps({"eps": eps, "restarts": 1, "steps": 10})
+        rows.append(boards.cell(outcomes, **{**reports.pgd(eps), "perturbation_params": params}))
+    assert [family for _, (family, _) in named(rows, tmp_path)] == ["pgd", "pgd"]
+
+
+# --- whole curves ------------------------------------------------------------------------------------------------
+
+
+def smallest(distances: Any, **changes: Any) -> dict[str, Any]:
+    """A row of a minimum-norm attack: 0 is wrong as it is, inf was not fooled."""
+    distances = np.asarray(distances, float)
+    clean, found = distances > 0, np.isfinite(distances)
+    outcomes = boards.classified(clean, clean & ~found, linf=np.where(found, distances, 0.0))
+    return boards.cell(outcomes, **{**reports.smallest(), **changes})
+
+
+def payload(paths: list[Path]) -> dict[str, Any]:
+    return curves.curves(read_sources(paths))
+
+
+def test_a_whole_curve_is_that_of_the_distances(tmp_path: Path) -> None:
+    rows = [
+        boards.cell(boards.classified([1] * 4, [1] * 4), **reports.CLEAN),
+        smallest([0.3, 0, 0.1, math.inf]),
+    ]
+    found = payload([boards.write_run(tmp_path / "made", rows)])
+    (curve,) = found["curves"]
+    (at,) = [
+        k for k, row in enumerate(read_sources([tmp_path / "made"])[0].board.rows) if row["norm"] == "linf"
+    ]
+    assert curve["row"] == at
+    assert (curve["eps"], curve["y"]) == ([0, 0.1, 0.3], [0.75, 0.5, 0.25])
+    for k, count in enumerate((3, 2, 1)):
+        assert (curve["lo"][k], curve["hi"][k]) == pytest.approx(wilson(count, 4)[1:], rel=1e-3)
+    assert curve["up_to"] == 0.3
+    assert curve["area"][0] == pytest.approx((1 + 0 + 1 / 3 + 1) / 4, rel=1e-3)
+    assert curve["area"][1] < curve["area"][0] < curve["area"][2]
+    assert curve["median"] == 0.3
+    assert found["left"] == 0
+
+
+def test_areas_of_one_data_set_and_norm_end_together(tmp_path: Path) -> None:
+    rows = [smallest([0.1, 0.2]), smallest([0.4, math.inf], model="deep"), smallest([0.9, 2.0], dataset="y1")]
+    rows.append(smallest([math.inf, math.inf, math.inf], model="hard"))
+    found = payload([boards.write_run(tmp_path / "made", rows)])["curves"]
+    labels = [row["model"] + row["dataset"] for row in read_sources([tmp_path / "made"])[0].board.rows]
+    ends = {labels[one["row"]]: (one["up_to"], one["area"][0], one["median"]) for one in found}
+    assert ends == {
+        "netsky": (0.4, 0.375, 0.15),
+        "deepsky": (0.4, 1.0, "inf"),
+        "hardsky": (0.4, 1.0, "inf"),
+        "nety1": (2.0, 0.725, 1.45),
+    }
+
+
+def test_the_median_of_a_norm_without_column_is_that_of_the_distances(tmp_path: Path) -> None:
+    outcomes = boards.classified([1, 1, 1, 0], [0, 0, 0, 0], l1=np.array([5.0, 7.0, 6.0, 0.0]))
+    rows = [boards.cell(outcomes, **{**reports.smallest(), "norm": "l1"})]
+    (curve,) = payload([boards.write_run(tmp_path / "made", rows)])["curves"]
+    assert curve["median"] == 6.0
+
+
+def test_long_curves_are_thinned_and_many_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = np.linspace(0.01, 1, 500)
+    rows = [smallest(distances, model=f"m{k}") for k in range(3)]
+    run = boards.write_run(tmp_path / "made", rows)
+    for curve in payload([run])["curves"]:
+        assert len(curve["eps"]) == len(curve["y"]) == curves.MOST_CORNERS
+        assert (curve["eps"][0], curve["y"][0], curve["eps"][-1], curve["y"][-1]) == (0, 1, 1, 0)
+        for eps, value in zip(curve["eps"], curve["y"]):
+            assert value == pytest.approx((distances > eps).mean(), abs=0.003)
+    monkeypatch.setattr(curves, "MOST_ROWS", 2)
+    found = payload([run])
+    assert ([one["row"] for one in found["curves"]], found["left"]) == ([0, 1], 1)
+
+
+def test_a_csv_alone_has_no_curve(tmp_path: Path) -> None:
+    path = boards.write_csv(tmp_path / "made.csv", [smallest([0.1, 0.2])])
+    assert payload([path]) == {"curves": [], "left": 0}
+    assert unpacked(table(read_sources([path])), "axis") == ["linf budget (input units)"]
+
+
+def test_a_row_with_a_whole_curve_is_a_family_on_the_axis_of_budgets(tmp_path: Path) -> None:
+    outcomes = boards.classified([1] * 8, [1] * 4 + [0] * 4)
+    rows = [
+        boards.cell(outcomes, **reports.pgd(0.1)),
+        smallest([0.1] * 8),
+        smallest([0.1] * 8, perturbation="b(x=1)"),
+    ]
+    linf = "linf budget (input units)"
+    assert named(rows, tmp_path) == [
+        ("b(x=1)", ("b(x=1)", linf)),
+        ("fmn", ("fmn", linf)),
+        ("pgd(eps=0.1)", ("pgd", linf)),
+    ]
+
+
+def test_an_attack_without_budget_stands_for_no_network_that_another_attacked(tmp_path: Path) -> None:
+    after = boards.classified([1] * 4, [1] * 2 + [0] * 2)
+    rows = [
+        smallest([0.1] * 4),
+        boards.cell(after, **reports.pgd(0.1)),
+        smallest([0.2] * 4, model="deep"),
+        boards.cell(after, **reports.jpeg(5), model="deep"),
+    ]
+    worst = summary.worst(read_sources([boards.write_csv(tmp_path / "made.csv", rows)]))
+    assert [(row["model"], row["perturbation"]) for row in worst] == [
+        ("deep", "fmn"),
+        ("net", "pgd(eps=0.1)"),
+    ]
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     rows = [boards.cell(boards.classified([1, 1, 0], [1, 0, 0]))]
     paths = [boards.write_run(tmp_path / parent / "same", rows) for parent in ("a", "b")]
@@ -194,7 +310,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     sources = read_sources(paths)
     assert [source.name for source in sources] == ["same (1)", "same (2)", "other"]
     assert unpacked(table(sources), "run") == ["same (1)", "same (2)", "other"]
-    assert [source.home for source in sources] == [*paths[:2], tmp_path / "other"]
+    assert [source.home for source in sources] == [*paths[:2], None]
 
 
 def test_of_a_leaderboard_without_rows_there_is_a_page(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from boards import cell, classified, estimated, right, write_csv
 
 from advbench.cli.main import invoke
 from advbench.evidence.board import Board, read_board
+from advbench.evidence.leaderboard import text
 from advbench.evidence.repeating import repeated
+from advbench.evidence.statistics import wilson
 from advbench.values import Regression
 
 SUITE = """\
@@ -64,6 +66,7 @@ def test_a_run_agrees_to_the_last_digit(
     assert rerun(run, "--out", out) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "6 rows agree: equal to the last digit"
     assert (out / "leaderboard.csv").read_bytes() == (run / "leaderboard.csv").read_bytes()
+    assert not (out / "report.html").exists()
     assert rerun(run, "--out", out) == 2
     assert "holds a run already" in capsys.readouterr().err
 
@@ -114,6 +117,35 @@ def test_a_figure_that_is_not_reproduced(
     assert output.out.splitlines()[-1] == "1 of 6 rows do not agree (equal to the last digit expected)"
 
 
+def test_rows_of_another_device_have_to_agree_in_their_intervals(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "small.csv"
+    shutil.copy(run / "leaderboard.csv", path)
+    shutil.copy(run / "suite.yaml", tmp_path / "small.suite.yaml")
+    other = {"device": "cuda", "weights": "ff00", "gradient_norm_median": "7", "linf_mean_success": "0.7"}
+    edited(path, lambda row: row.update(other))
+    assert rerun(path) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "device was cuda and is cpu (6 rows)" in told
+    assert told[-1] == "6 rows agree: 95 % intervals overlap: other device"
+    # Of 12 samples no figure has an interval that overlaps both that of none and that of all.
+    (noise,) = [row for row in read_board(run).rows if row["perturbation"] == "noise"]
+    ends = [text(end) for end in wilson(0 if noise["perturbed"] >= 0.5 else 12, 12)]
+    names = ("perturbed", "perturbed_lo", "perturbed_hi")
+    edited(path, lambda row: row.update(zip(names, ends)) if row["perturbation"] == "noise" else None)
+    assert rerun(path) == 1
+    output = capsys.readouterr()
+    first, second = (
+        f"{one[0]} [{one[1]}, {one[2]}]" for one in (ends, [text(noise[name]) for name in names])
+    )
+    assert output.err == (
+        f"differs: blobs / net / none / noise, seed 0: perturbed was {first} and is {second}\n"
+    )
+    last = "1 of 6 rows do not agree (95 % intervals overlap: other device expected)"
+    assert output.out.splitlines()[-1] == last
+
+
 # --- the comparison -----------------------------------------------------------------------------------------------
 
 N = 100
@@ -145,6 +177,43 @@ def test_on_another_device_intervals_have_to_overlap(tmp_path: Path) -> None:
     assert found.differences[0].startswith(
         "sky / net / none / pgd, adaptive, seed 0: perturbed was 0.5 [0.403832, 0.596168] and is 0.9 ["
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "agrees"),
+    [((0.5, 0.7), True), ((0.6, 0.9), True), ((0.601, 0.9), False), ((0.1, 0.4), True), ((0.1, 0.399), False),
+     ((0.0, 1.0), True), ((None, None), False)],
+)  # fmt: skip
+def test_intervals_overlap_if_they_share_a_point(tmp_path: Path, ends: tuple[Any, Any], agrees: bool) -> None:
+    (row,) = board(tmp_path, [cell(classified(np.ones(N), right(N, 50)))]).rows
+    old = dict(row) | {"perturbed_lo": 0.4, "perturbed_hi": 0.6}
+    new = old | {"device": "cuda"} | dict(zip(("perturbed_lo", "perturbed_hi"), ends))
+    again = Board([new], (), tmp_path / "b.csv")
+    found = repeated([old], again)
+    assert (found.agreeing, found.exact) == (int(agrees), False)
+    assert [one.split(": ")[1].split(" was ")[0] for one in found.differences] == ["perturbed"] * (not agrees)
+
+
+def test_what_does_not_depend_on_the_network_is_equal_on_every_device(tmp_path: Path) -> None:
+    (row,) = board(tmp_path, [cell(classified(np.ones(N), right(N, 50)))]).rows
+    new = dict(row) | {
+        "device": "cuda",
+        "n": 99,
+        "forward_passes_mean": 7.0,
+        "l2_mean_success": 3.0,
+        "weights": "bb",
+    }
+    found = repeated([row], Board([new], (), tmp_path / "b.csv"))
+    assert found.differences == ("sky / net / none / pgd, adaptive, seed 0: n was 100 and is 99",)
+
+
+def test_one_row_of_another_device_makes_no_other_row_less_exact(tmp_path: Path) -> None:
+    rows = board(tmp_path, [cell(classified(np.ones(N), right(N, 50)), model=name) for name in "ab"]).rows
+    news = [dict(row) | {"n_success": 51} for row in rows]
+    news[0]["device"] = "cuda"
+    found = repeated(rows, Board(news, (), tmp_path / "b.csv"))
+    assert found.differences == ("sky / b / none / pgd, adaptive, seed 0: n_success was 50 and is 51",)
+    assert (found.agreeing, found.exact) == (1, False)
 
 
 def test_regressors_on_another_device(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
 from advbench.evidence.comparing import VERDICTS, by_axes, compare_boards, regressions
 from advbench.evidence.joining import AXES
-from advbench.evidence.samples import FIGURES
+from advbench.evidence.samples import AREA, FIGURES
 from advbench.suite.findings import near
 
 EPILOG = (
@@ -113,10 +113,16 @@ out = click.option(
     "--figure",
     "figures",
     multiple=True,
-    type=click.Choice(list(FIGURES)),
+    type=click.Choice([*FIGURES, AREA]),
     default=("perturbed",),
     show_default=True,
     help="What to compare. Repeatable; every one adds lines to the family.",
+)
+@click.option(
+    "--up-to",
+    metavar="EPS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Where the areas of `--figure area` end  [default: the largest distance that either row found]",
 )
 @click.option(
     "--margin",
@@ -140,6 +146,7 @@ def command(
     runs: tuple[Path, ...],
     between: tuple[str, list[str]] | None,
     figures: tuple[str, ...],
+    up_to: float | None,
     margin: float,
     mid_p: bool,
     by: tuple[str, ...],
@@ -148,13 +155,15 @@ def command(
     out: Path | None,
 ) -> int:
     """Compare every further run with the first."""
+    if up_to is not None and AREA not in figures:
+        raise UserError("--up-to is where areas end; add --figure area")
     boards = [read_board(path) for path in runs]
     free = between[0] if between else ""
     if between:
         boards = _parts(boards, *between)
     elif len(boards) < 2:
         raise UserError("compare: one run alone; name another one, or use --between AXIS=A,B")
-    comparison = compare_boards(boards, tuple(dict.fromkeys(figures)), margin, mid_p, free)
+    comparison = compare_boards(boards, tuple(dict.fromkeys(figures)), margin, mid_p, free, up_to)
     groups = by_axes(comparison, by) if by else []
     reasons = regressions(comparison, fail_on) if fail_on is not None else []
     if form == "json":

@@ -12,6 +12,7 @@ import click
 
 from advbench.cli.compare import out
 from advbench.cli.main import COMMANDS
+from advbench.cli.reference import write_reference
 from advbench.cli.sheet import Sheet, as_json, deliver, latex, markdown
 from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
@@ -25,13 +26,14 @@ USUAL = ("dataset", "model", "defense", "perturbation", "knowledge", "seed", "n"
          "attack_success_rate", "flags", "status")  # fmt: skip
 """Columns of a table that people read; one that is the same in all rows, or empty, is left out."""
 
-FORMATS = ("markdown", "latex", "json", "parquet")
+FORMATS = ("markdown", "latex", "json", "parquet", "reference")
 
 EPILOG = """\b
 Examples:
   advbench export results/mnist --format markdown
   advbench export results/mnist --format latex --columns model,defense,perturbation,perturbed --out table.tex
-  advbench export results/mnist --format parquet --out mnist.parquet"""
+  advbench export results/mnist --format parquet --out mnist.parquet
+  advbench export results/mnist --format reference --out results/reference/mnist.csv"""
 
 
 def _columns(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -60,6 +62,12 @@ def command(run: Path, form: str, columns: tuple[str, ...], out: Path | None) ->
             raise UserError("--format parquet needs --out FILE: it is no text")
         parquet(board, columns or known, out)
         click.echo(f"wrote {out}")
+    elif form == "reference":
+        if columns:
+            raise UserError("--columns: a reference has all of them")
+        if out is None:
+            raise UserError("--format reference needs --out NAME.csv: it is several files")
+        click.echo(write_reference(out, board.rows, board.extra, board.outcomes, board.suite, board.run))
     elif form == "json":
         deliver(as_json([{name: row[name] for name in columns or known} for row in board.rows]), out)
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from advbench.cli.main import COMMANDS
+from advbench.cli.reference import write_reference
 from advbench.display.words import plural
 from advbench.errors import UserError
 from advbench.evidence.board import LEADERBOARD, read_board
@@ -18,7 +19,7 @@ from advbench.store.files import write_atomic, write_text
 MOST = 20
 
 EPILOG = """\b
-OUT is a CSV if its name ends in .csv, else a run folder that also gets the outcomes of samples.
+OUT is a run folder, or NAME.csv with the outcomes of samples in NAME.samples.npz beside it.
 
 \b
 Examples:
@@ -41,7 +42,11 @@ def command(runs: tuple[Path, ...], out: Path, keep_first: bool) -> int:
     """Write one row for each cell."""
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"--out {out}: exists already; name another one")
-    merged = merge([read_board(path) for path in runs])
+    boards = [read_board(path) for path in runs]
+    packed = next((board.path for board in boards if board.packed is not None), None)
+    if packed is not None and out.suffix != ".csv":
+        raise UserError(f"--out {out}: a run folder keeps more of each sample than {packed} has; name a .csv")
+    merged = merge(boards)
     for one in merged.disagreements[:MOST]:
         click.echo(click.style("disagreement: ", fg="red", bold=True) + str(one), err=True)
     more = len(merged.disagreements) - MOST
@@ -65,9 +70,11 @@ def command(runs: tuple[Path, ...], out: Path, keep_first: bool) -> int:
 
 
 def _write(merged: Merged, out: Path) -> None:
-    table = to_csv(merged.rows, merged.extra)
+    suites = {board.suite for board in merged.sources} - {None}
+    suite = suites.pop() if len(suites) == 1 else None
     if out.suffix == ".csv":
-        write_text(out, table)
+        sources = {id(row): board for row, board in zip(merged.rows, merged.sources)}
+        write_reference(out, merged.rows, merged.extra, lambda row: sources[id(row)].outcomes(row), suite)
         return
     for row, board in zip(merged.rows, merged.sources):
         if board.folder is None:
@@ -76,10 +83,9 @@ def _write(merged: Merged, out: Path) -> None:
             source = board.folder / "cells" / f"{row['cell_id']}.{suffix}"
             if source.is_file():
                 _copy(source, out / "cells" / source.name)
-    suites = {board.suite for board in merged.sources} - {None}
-    if len(suites) == 1:
-        write_text(out / "suite.yaml", str(suites.pop()))
-    write_text(out / LEADERBOARD, table)
+    if suite is not None:
+        write_text(out / "suite.yaml", suite)
+    write_text(out / LEADERBOARD, to_csv(merged.rows, merged.extra))
 
 
 def _copy(source: Path, target: Path) -> None:

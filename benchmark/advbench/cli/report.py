@@ -9,9 +9,7 @@ import click
 from advbench.cli.main import COMMANDS
 from advbench.display.words import plural, size
 from advbench.errors import UserError
-from advbench.report.page import write_report
-
-PAGE = "report.html"
+from advbench.report.page import PAGE, write_report
 
 
 @click.command("report", help=COMMANDS["report"])

@@ -6,6 +6,8 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,10 +19,11 @@ from advbench.cli.main import COMMANDS, INTERRUPTED
 from advbench.cli.selection import ONLY_EPILOG, Selection, selects, writable
 from advbench.cli.summary import show_result
 from advbench.components.loader import Plugins
+from advbench.components.registry import last_words
 from advbench.display.base import KINDS, Display, open_display
 from advbench.engines.planning import Options, Planner
 from advbench.engines.session import Session
-from advbench.errors import UserError
+from advbench.errors import AdvbenchError, UserError
 
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 WIDE = 110
@@ -64,6 +67,7 @@ EXECUTION = (
     ),
     click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure."),
     click.option("--download", is_flag=True, help="Allow data sets to fetch missing files."),
+    click.option("--no-report", is_flag=True, help="Write no report.html beside the leaderboard."),
     click.option("--dry-run", is_flag=True, help="Only show the plan, as `advbench plan` does."),
     click.option("--display", type=click.Choice(KINDS), default="auto", show_default=True, help="Progress."),
 )
@@ -87,6 +91,7 @@ def command(
     cell_timeout: float | None,
     fail_fast: bool,
     download: bool,
+    no_report: bool,
     dry_run: bool,
     display: str,
     **selection: Any,
@@ -112,11 +117,11 @@ def command(
     )
     writable(options.out, "--out")
     writable(options.store, "--cache")
-    return run(grid, options, plugins, display)
+    return run(grid, options, plugins, display, report=not no_report)
 
 
-def run(grid: Any, options: Options, plugins: Plugins, display: str) -> int:
-    """Run with a display; returns the exit code."""
+def run(grid: Any, options: Options, plugins: Plugins, display: str, report: bool) -> int:
+    """Run with a display, and write the page about it; returns the exit code."""
     console = open_console()
     started = time.monotonic()
     try:
@@ -126,8 +131,22 @@ def run(grid: Any, options: Options, plugins: Plugins, display: str) -> int:
     except KeyboardInterrupt:
         click.echo("interrupted while the data were looked at; run the same command again to go on", err=True)
         return INTERRUPTED
+    if report and not result.interrupted:
+        result = replace(result, problems=(*result.problems, *_write_page(options.out)))
     show_result(result, options.out, time.monotonic() - started, console)
     return result.exit_code
+
+
+def _write_page(out: Path) -> list[str]:
+    """Write the page about a run; what stands in its way is a line, for the results are there without it."""
+    try:
+        from advbench.report.page import PAGE, write_report  # nobody waits for it before the run
+
+        write_report([out], out / PAGE)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the leaderboard stands
+        words = str(error) if isinstance(error, (AdvbenchError, OSError)) else last_words(error)
+        return [f"report.html could not be written: {words}"]
+    return []
 
 
 def hear(session: Session, shown: Display, event: Mapping[str, Any]) -> None:

@@ -236,6 +236,12 @@ class Attack(Perturbation):
             )
         return Constraint(norm, eps)
 
+    def norm_made_small(self) -> str | None:
+        """The norm of which a minimum-norm attack looks for the least, None for any other attack."""
+        if not self.tags.minimum_norm:
+            return None
+        return str(getattr(self, "norm", next(iter(self.tags.norms), "l2")))
+
 
 def _unfit_goal(goal: str | int, task: Task) -> str | None:
     if goal == "untargeted":

@@ -132,6 +132,7 @@ class Collector:
         part = instantiate(self.environment.plugins, spec)
         assert isinstance(part, Perturbation)
         ball = part.constraint() if isinstance(part, Attack) else None
+        smallest = part.norm_made_small() if isinstance(part, Attack) else None
         item = cell.perturbation
         params: dict[str, Any] = spec.parameters
         if item.before:
@@ -141,7 +142,7 @@ class Collector:
         return {
             "perturbation_id": THEN.join(one.id for one in item.specs),
             "perturbation_params": canonical(params),
-            "norm": ball.norm if ball else None,
+            "norm": ball.norm if ball else smallest,
             "strength": part.strength(),
             "strength_unit": part.strength_unit(),
             "size": part.tags.size or None,

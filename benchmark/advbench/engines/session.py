@@ -204,6 +204,7 @@ class Session:
             "python": platform.python_version(),
             "engine": self.options.engine,
             "workers": self.options.workers,
+            "cores": self._execution().training_threads,
             "device": self.options.device,
             "computed": self.computed,
             "reused": sum(one.record is not None for one in plan.cells),

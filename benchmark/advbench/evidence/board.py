@@ -17,6 +17,7 @@ from advbench.errors import UserError
 from advbench.evidence.arrays import Arrays, WorstArrays
 from advbench.evidence.columns import NAMES
 from advbench.evidence.leaderboard import text
+from advbench.evidence.packed import SUFFIX, Packed
 from advbench.evidence.sound import check_rows, typed
 from advbench.evidence.table import LEADERBOARD, Table, read_table
 
@@ -51,10 +52,12 @@ class Board:
         The CSV.
     folder
         The run folder, if there are per-sample outcomes in its ``cells/``.
+    packed
+        The outcomes of all rows, if a file beside the CSV holds them.
     suite
         Text of the suite as it was run, YAML with full ids and every parameter.
     run
-        What ``run.json`` says: time, host, command line; empty without it.
+        What ``run.json`` says: time, host, command line; or ``NAME.run.json``. Empty without it.
     digests
         Hashes of the files with outcomes, by cell id.
     title
@@ -65,12 +68,13 @@ class Board:
     extra: tuple[str, ...]
     path: Path
     folder: Path | None = None
+    packed: Packed | None = field(default=None, repr=False, compare=False)
     suite: str | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     title: str = ""
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """What to call it in a sentence: its title, its run folder, or its file."""
         return self.title or str(self.path.parent if self.path.name == LEADERBOARD else self.path)
@@ -78,14 +82,19 @@ class Board:
     def outcomes(self, row: Row) -> Outcomes | None:
         """Arrays (n, ...) of one row's samples, in one order for all rows of a data set; None where there are none.
 
-        Those of a worst-case row are put together from its members. Each array is read when it is asked for.
+        In a run folder those of a worst-case row are put together from its members, and each array is read when it is
+        asked for.
 
         Raises
         ------
         UserError
             If the file is damaged, or is not the one that its record speaks of.
         """
-        if self.folder is None or row["status"] != "ok":
+        if row["status"] != "ok":
+            return None
+        if self.packed is not None:
+            return self.packed.outcomes(row)
+        if self.folder is None:
             return None
         if row["kind"] != "worst-case":
             cell_id = str(row["cell_id"])
@@ -96,8 +105,10 @@ class Board:
 
     def digest(self, row: Row) -> str | None:
         """Hash of what stands in one row's outcomes, or in those of its members; equal hashes, equal outcomes."""
-        if self.folder is None or row["status"] != "ok":
+        if row["status"] != "ok":
             return None
+        if self.packed is not None:
+            return self.packed.digest(row)
         if row["kind"] == "worst-case":
             hashes = [self.digest(member) for member in self.members(row)]
             return " ".join(map(str, hashes)) if hashes and None not in hashes else None
@@ -128,7 +139,7 @@ class Board:
 def read_board(path: Path) -> Board:
     """Read a run folder or a leaderboard, and look whether it is as a run wrote it.
 
-    Beside ``NAME.csv`` a folder ``NAME/`` may hold what a run folder holds, and ``NAME.suite.yaml`` the suite.
+    ``NAME.csv`` may have ``NAME.samples.npz`` with its outcomes, ``NAME.suite.yaml`` and ``NAME.run.json`` beside it.
 
     Raises
     ------
@@ -141,12 +152,23 @@ def read_board(path: Path) -> Board:
     table = read_table(file)
     rows = typed(file, table.header, table.rows, table.numbers)
     check_rows(file, rows, table.numbers)
-    home = file.parent if file.name == LEADERBOARD else file.with_suffix("")
+    extra = tuple(table.header[len(NAMES) :])
+    if file.name != LEADERBOARD:
+        samples = file.with_suffix(SUFFIX)
+        packed = Packed(samples, table) if samples.is_file() else None
+        suite, run = _text(file.with_suffix(".suite.yaml")), _run(file.with_suffix(".run.json"))
+        return Board(rows, extra, file, packed=packed, suite=suite, run=run)
+    home = file.parent
     folder = home if (home / "cells").is_dir() else None
     digests = {} if folder is None else _checked_records(table, folder / "cells", rows)
-    suite = _first_text(home / "suite.yaml", file.with_suffix(".suite.yaml"))
     return Board(
-        rows, tuple(table.header[len(NAMES) :]), file, folder, suite, _run(home / "run.json"), digests
+        rows,
+        extra,
+        file,
+        folder,
+        suite=_text(home / "suite.yaml"),
+        run=_run(home / "run.json"),
+        digests=digests,
     )
 
 
@@ -156,18 +178,19 @@ def read_board(path: Path) -> Board:
 def _checked_records(table: Table, cells: Path, rows: Sequence[Row]) -> dict[str, str]:
     """Hashes of outcomes by cell id; refuses a figure that is not the one in the record of its cell."""
     digests = {}
+    places = {name: place for place, name in enumerate(table.header) if name not in NOT_IN_RECORDS}
     for row, shown, number in zip(rows, table.rows, table.numbers):
         if row["status"] != "ok" or row["kind"] == "worst-case":
             continue
         record = _record(cells, str(row["cell_id"]))
         if record is None or record.get("status") != "ok":  # gone, or tried again since
             continue
-        figures, beside = record["figures"], dict(zip(table.header, shown))
-        for name in beside.keys() & figures.keys() - NOT_IN_RECORDS:
-            if not _written(figures[name], beside[name]):
+        for name, value in record["figures"].items():
+            cell = shown[places[name]] if name in places else None
+            if cell is not None and not _written(value, cell):
                 raise UserError(
-                    f"{table.file}:{number}: column {name}: {beside[name] or 'empty'} here,"
-                    f" {text(figures[name]) or 'empty'} in cells/{row['cell_id']}.json: one of them was edited"
+                    f"{table.file}:{number}: column {name}: {cell or 'empty'} here,"
+                    f" {text(value) or 'empty'} in cells/{row['cell_id']}.json: one of them was edited"
                 )
         if isinstance(record.get("outcomes_sha256"), str):
             digests[row["cell_id"]] = record["outcomes_sha256"]
@@ -176,7 +199,8 @@ def _checked_records(table: Table, cells: Path, rows: Sequence[Row]) -> dict[str
 
 def _written(value: Any, cell: str) -> bool:
     """Whether a cell is what a value is written as; the usual types first, for the sake of speed."""
-    usual = value if value.__class__ is str else f"{value:.6g}" if value.__class__ is float else ""
+    kind = value.__class__
+    usual = f"{value:.6g}" if kind is float else str(value) if kind in (int, str) else ""
     return usual == cell or text(value) == cell
 
 
@@ -184,7 +208,7 @@ def _record(cells: Path, cell_id: str) -> dict[str, Any] | None:
     if not CELL_ID.fullmatch(cell_id):
         return None
     try:
-        value = json.loads((cells / f"{cell_id}.json").read_bytes())
+        value = json.loads(_bytes(f"{cells}/{cell_id}.json"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -195,10 +219,13 @@ def _record(cells: Path, cell_id: str) -> dict[str, Any] | None:
 
 
 def _read_outcomes(cells: Path, cell_id: str, digest: str | None) -> Outcomes | None:
-    path = cells / f"{cell_id}.npz"
-    if digest is None or not path.is_file():
+    if digest is None:
         return None
-    data = path.read_bytes()
+    path = f"{cells}/{cell_id}.npz"
+    try:
+        data = _bytes(path)
+    except FileNotFoundError:
+        return None
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(
             f"{path}: not the outcomes that {cell_id}.json speaks of: run the suite again to mend it"
@@ -209,8 +236,14 @@ def _read_outcomes(cells: Path, cell_id: str, digest: str | None) -> Outcomes | 
         raise UserError(f"{path}: cannot be read: {error}") from None
 
 
-def _first_text(*paths: Path) -> str | None:
-    return next((path.read_text(encoding="utf-8") for path in paths if path.is_file()), None)
+def _bytes(path: str) -> bytes:
+    """A file, of thousands: to make a `Path` of each takes as long as to read it."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _run(path: Path) -> Mapping[str, Any]:

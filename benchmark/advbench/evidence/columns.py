@@ -47,7 +47,8 @@ COLUMNS = (
         perturbation="label of the perturbation, `none` for clean inputs",
         perturbation_id="full id of the perturbation; of all members for a worst-case row",
         perturbation_params="its effective parameters, JSON",
-        norm="norm of the budget: linf, l2, l1, l0 (values) or pixels",
+        norm="norm of the budget: linf, l2, l1, l0 (values) or pixels; without a `strength` the one that an attack "
+        "makes small",
         strength="how strong the perturbation is, in `strength_unit`",
         strength_unit="unit of `strength`",
         knowledge="none (natural), blackbox, transfer, oblivious (crafted on the undefended network) or adaptive",

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advbench.errors import UserError
-from advbench.evidence.board import Board, Outcomes
-from advbench.evidence.differences import Difference
+from advbench.evidence.board import Board, Outcomes, Row
+from advbench.evidence.curves import compare_areas, norm_of_curve
+from advbench.evidence.differences import IDENTICAL, Difference
 from advbench.evidence.exact import holm
 from advbench.evidence.joining import Joined, Pair, join, label
 from advbench.evidence.samples import (
+    AREA,
     COLUMN,
     compare_columns,
     compare_samples,
@@ -104,6 +106,7 @@ def compare_boards(
     margin: float = 1.0,
     mid_p: bool = False,
     free: str = "",
+    up_to: float | None = None,
 ) -> Comparison:
     """Compare every further leaderboard with the first.
 
@@ -112,13 +115,15 @@ def compare_boards(
     boards
         At least two.
     figures
-        Names out of `samples.FIGURES`.
+        Names out of `samples.FIGURES`, or `samples.AREA`.
     margin
         What is not worth mentioning: in percentage points of a rate, in percent of the first value otherwise.
     mid_p
         Take McNemar's mid-p in place of the exact test.
     free
         An axis by whose labels the leaderboards differ.
+    up_to
+        Where areas end, as a distance; for each pair at the largest distance of either unless given.
 
     Raises
     ------
@@ -131,39 +136,75 @@ def compare_boards(
         joined.append(found)
         for pair in found.pairs:
             if pair.ok:
-                lines += _lines(pair, base, board, figures, margin, mid_p)
+                lines += _lines(pair, base, board, figures, margin, mid_p, up_to)
     return Comparison(tuple(board.name for board in boards), tuple(_adjusted(lines)), tuple(joined), free)
 
 
 def _lines(
-    pair: Pair, base: Board, board: Board, figures: Sequence[str], margin: float, mid_p: bool
+    pair: Pair,
+    base: Board,
+    board: Board,
+    figures: Sequence[str],
+    margin: float,
+    mid_p: bool,
+    up_to: float | None,
 ) -> list[Line]:
     rows = (pair.first, pair.second)
-    shown = [name for name in figures if all(row.get(COLUMN.get(name, name)) is not None for row in rows)]
+    shown = [name for name in figures if all(_has(name, row) for row in rows)]
     if not shown:
         return []
     digests = base.digest(rows[0]), board.digest(rows[1])
     identical = digests[0] is not None and digests[0] == digests[1]
-    outcomes: tuple[Outcomes | None, Outcomes | None] = (None, None)
-    if not identical and None not in digests:
-        outcomes = base.outcomes(rows[0]), board.outcomes(rows[1])
-    if outcomes[0] is not None and outcomes[1] is not None:
-        other = same_outcomes(outcomes[0], outcomes[1])
-        if other:
-            where = f"{base.name} and {board.name}"
-            raise UserError(f"not comparable: {label(rows[0])}: other samples in {where}: {other}")
+    outcomes = None
+    if None not in digests and (not identical or AREA in shown):
+        outcomes = _same_samples(pair, base, board)
     found = []
     for name in shown:
-        values = (interval(name, rows[0]).value, interval(name, rows[1]).value)
+        if name == AREA and outcomes is None:
+            continue
+        values, difference = _compared(name, rows, outcomes, identical, mid_p, up_to)
         room = margin / 100 if is_rate(name, rows[0]) else margin / 100 * abs(values[0])
-        if identical:
-            difference = Difference(0.0, 0.0, 0.0, 1.0, "identical")
-        elif outcomes[0] is None or outcomes[1] is None:
-            difference = compare_columns(name, rows)
-        else:
-            difference = compare_samples(name, rows, (outcomes[0], outcomes[1]), mid_p)
         found.append(Line(pair, (base.name, board.name), name, values, difference, room))
     return found
+
+
+def _has(name: str, row: Row) -> bool:
+    return norm_of_curve(row) is not None if name == AREA else row.get(COLUMN.get(name, name)) is not None
+
+
+def _same_samples(pair: Pair, base: Board, board: Board) -> tuple[Outcomes, Outcomes] | None:
+    """Outcomes of both rows, None if one has none."""
+    first, second = base.outcomes(pair.first), board.outcomes(pair.second)
+    if first is None or second is None:
+        return None
+    other = same_outcomes(first, second)
+    if other:
+        where = f"{base.name} and {board.name}"
+        raise UserError(f"not comparable: {label(pair.first)}: other samples in {where}: {other}")
+    return first, second
+
+
+def _compared(
+    name: str,
+    rows: tuple[Row, Row],
+    outcomes: tuple[Outcomes, Outcomes] | None,
+    identical: bool,
+    mid_p: bool,
+    up_to: float | None,
+) -> tuple[tuple[float, float], Difference]:
+    """A figure of both rows, and its difference."""
+    if name == AREA and outcomes is not None:
+        values, difference = compare_areas(rows, outcomes, up_to)
+    else:
+        values = (interval(name, rows[0]).value, interval(name, rows[1]).value)
+        difference = IDENTICAL
+        if not identical:
+            difference = (
+                compare_columns(name, rows)
+                if outcomes is None
+                else compare_samples(name, rows, outcomes, mid_p)
+            )
+    return values, IDENTICAL if identical else difference
 
 
 def _adjusted(lines: Sequence[Line]) -> list[Line]:

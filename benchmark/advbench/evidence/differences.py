@@ -30,12 +30,16 @@ class Difference(NamedTuple):
     test: str
 
 
+IDENTICAL = Difference(0.0, 0.0, 0.0, 1.0, "identical")
+"""Of two rows with the same outcome of every sample."""
+
+
 # --- rates --------------------------------------------------------------------------------------------------------
 
 
 def paired_rates(first: NDArray[np.bool_], second: NDArray[np.bool_], mid_p: bool = False) -> Difference:
     """Difference of the rates of two arrays (n,) over the same samples: Tango's interval and McNemar's test."""
-    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    gained, lost = int(np.count_nonzero(second & ~first)), int(np.count_nonzero(first & ~second))
     low, high = tango(gained, lost, len(first))
     name = "McNemar, mid-p" if mid_p else "McNemar, exact"
     return Difference((gained - lost) / len(first), low, high, mcnemar(gained, lost, mid_p), name)
@@ -97,18 +101,25 @@ def unpaired_rates(
     )
 
 
-@functools.lru_cache(maxsize=4096)
 def fisher(k: int, n: int, other_k: int, other_n: int) -> float:
     """Two-sided p-value of Fisher's exact test of two rates, ``k`` of ``n`` and ``other_k`` of ``other_n``.
 
     Sum of the probabilities of all tables with these margins that are not more probable than the one observed.
     """
-    total = k + other_k
+    least, p_values = _fisher(n, other_n, k + other_k)
+    return p_values[k - least]
+
+
+@functools.lru_cache(maxsize=4096)
+def _fisher(n: int, other_n: int, total: int) -> tuple[int, list[float]]:
+    """The smallest count of the first rate, and the p-values of it and all larger ones, if there are ``total``."""
     cells = np.arange(max(0, total - other_n), min(n, total) + 1)
     logs = _log_choose(n, cells) + _log_choose(other_n, total - cells)
-    weights = np.exp(logs - logs.max())
-    seen = logs <= logs[k - cells[0]] + 1e-7  # equal tables differ by rounding
-    return min(1.0, float(weights[seen].sum() / weights.sum()))
+    ordered = np.sort(logs)
+    summed = np.cumsum(np.exp(ordered - ordered[-1]))
+    # Equal tables differ by rounding.
+    p_values = summed[np.searchsorted(ordered, logs + 1e-7, side="right") - 1] / summed[-1]
+    return int(cells[0]), p_values.tolist()
 
 
 def _log_choose(n: int, k: NDArray[Any]) -> NDArray[Any]:

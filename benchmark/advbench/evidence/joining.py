@@ -30,6 +30,9 @@ EQUAL = (
 )
 """What must be equal in rows that are compared, whether they have figures or not."""
 
+IN_PARAMS = ("goal", "mask")
+"""Those that are no columns but parameters of the attack."""
+
 EQUAL_RESULTS = ("metric", "eta_threshold", "n", "n_unknown")
 """What else must be equal in rows with figures."""
 
@@ -144,7 +147,10 @@ def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> N
     """
     fields = EQUAL + (EQUAL_RESULTS if first["status"] == second["status"] == "ok" else ())
     attacks = free != "perturbation" and first["kind"] != "worst-case"
+    same = first["perturbation_params"] == second["perturbation_params"]
     for name in (*fields, *(["perturbation_id"] if attacks else [])):
+        if same and name in IN_PARAMS:
+            continue
         ours, theirs = _value(first, name), _value(second, name)
         if ours != theirs and not (name == "fingerprint" and None in (ours, theirs)):
             raise UserError(
@@ -155,7 +161,7 @@ def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> N
 
 def _value(row: Row, name: str) -> Any:
     """A field; goal and mask of an attack stand in its parameters."""
-    if name not in ("goal", "mask"):
+    if name not in IN_PARAMS:
         return row[name]
     params = _mapping(row["perturbation_params"])
     return params.get(name, "untargeted" if name == "goal" else None)

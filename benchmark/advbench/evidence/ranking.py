@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from advbench.evidence.board import Board
 from advbench.evidence.comparing import LEVEL
+from advbench.evidence.differences import fisher
 from advbench.evidence.exact import holm, mcnemar
 from advbench.evidence.joining import AXES, EQUAL, Row
 from advbench.evidence.samples import ERRORS, compare_columns, compare_samples, right, same_outcomes
@@ -91,12 +92,20 @@ def _p_values(board: Board, rows: Sequence[Row], mid_p: bool) -> tuple[dict[tupl
     outcomes = [board.outcomes(row) for row in rows]
     known = [one for one in outcomes if one is not None]
     if len(known) < len(rows) or any(same_outcomes(known[0], one) for one in known[1:]):
-        return {(i, j): _known(compare_columns("perturbed", (rows[i], rows[j])).p) for i, j in pairs}, False
+        return _unpaired(rows, pairs), False
     if rows[0]["metric"] == "accuracy":
         ahead = _ahead(np.stack([right(one, row) for one, row in zip(known, rows)]))
         return {(i, j): mcnemar(int(ahead[i, j]), int(ahead[j, i]), mid_p) for i, j in pairs}, True
     both = {(i, j): ((rows[i], rows[j]), (known[i], known[j])) for i, j in pairs}
     return {pair: _known(compare_samples("perturbed", *of, mid_p).p) for pair, of in both.items()}, True
+
+
+def _unpaired(rows: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    """P-values from the columns alone; a test of rates needs no interval of each pair."""
+    if rows[0]["metric"] == "accuracy" and all(row["perturbed"] is not None for row in rows):
+        counts = [(round(row["perturbed"] * row["n"]), row["n"]) for row in rows]
+        return {(i, j): fisher(*counts[i], *counts[j]) for i, j in pairs}
+    return {(i, j): _known(compare_columns("perturbed", (rows[i], rows[j])).p) for i, j in pairs}
 
 
 def _known(p: float) -> float:
@@ -114,17 +123,17 @@ def letter_display(count: int, apart: set[tuple[int, int]]) -> list[str]:
     """A letter for every largest group without a pair that can be told apart; one text for each position.
 
     By insertion and absorption: each such pair splits every group that holds both, and what another group holds is
-    dropped.
+    dropped. A part is no larger than those before it, so it never holds one of them.
     """
-    groups = [frozenset(range(count))]
+    groups = [(1 << count) - 1]  # sets of positions as the bits of a number
     for i, j in sorted(apart):
-        split = [part for group in groups if {i, j} <= group for part in (group - {i}, group - {j})]
-        kept = [group for group in groups if not {i, j} <= group]
-        groups = kept
-        for part in sorted(split, key=len, reverse=True):
-            if not any(part <= group for group in groups):
-                groups = [group for group in groups if not group <= part] + [part]
-    ordered = sorted(groups, key=sorted)
+        both = 1 << i | 1 << j
+        split = [group & ~(1 << k) for group in groups if group & both == both for k in (i, j)]
+        groups = [group for group in groups if group & both != both]
+        for part in sorted(split, key=int.bit_count, reverse=True):
+            if part not in [part & group for group in groups]:
+                groups.append(part)
+    ordered = sorted([position for position in range(count) if group >> position & 1] for group in groups)
     return [
         "".join(_letter(k) for k, group in enumerate(ordered) if position in group)
         for position in range(count)

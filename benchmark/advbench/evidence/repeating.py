@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from advbench.evidence.board import Board
-from advbench.evidence.joining import Row, label
+from advbench.evidence.joining import EQUAL_RESULTS, Row, label
 from advbench.evidence.leaderboard import text
 from advbench.evidence.sound import FIGURES, INTERVALS, LABELS
 
@@ -34,7 +34,7 @@ def repeated(rows: Sequence[Row], again: Board, extra: Sequence[str] = ()) -> Re
 
     On one device type that is the CPU all figures and the weights must be equal as they are written, with 6 digits.
     Otherwise networks are trained anew with other rounding; then figures with an interval agree if the intervals
-    overlap, and the others are not compared.
+    overlap, what does not depend on the network has to be equal, and the others are not compared.
     """
     news = {_key(row): row for row in again.rows}
     differences: list[str] = []
@@ -75,15 +75,20 @@ def _differences(row: Row, new: Row, extra: Sequence[str]) -> Iterator[str]:
 
 
 def _apart(row: Row, new: Row) -> Iterator[str]:
-    if row["status"] != new["status"]:
-        yield f"status was {row['status']} and is {new['status']}"
+    for name in ("status", *EQUAL_RESULTS):
+        if row[name] != new[name]:
+            yield f"{name} was {_shown(row[name])} and is {_shown(new[name])}"
     for name in INTERVALS:
-        ends = [one[f"{name}{end}"] for one in (row, new) for end in ("_lo", "_hi")]
-        if None not in ends and (ends[1] < ends[2] or ends[3] < ends[0]):
+        first, second = ([one[f"{name}{end}"] for end in ("_lo", "_hi")] for one in (row, new))
+        if None in first and None in second:
+            continue
+        if None in (*first, *second) or first[1] < second[0] or second[1] < first[0]:
             yield f"{name} was {_with_ends(row, name)} and is {_with_ends(new, name)}"
 
 
 def _with_ends(row: Row, name: str) -> str:
+    if row[f"{name}_lo"] is None:
+        return f"{_shown(row[name])} without interval"
     return f"{text(row[name])} [{text(row[f'{name}_lo'])}, {text(row[f'{name}_hi'])}]"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from advbench.errors import UserError
 from advbench.evidence.differences import (
+    IDENTICAL,
     Difference,
     paired_bootstrap,
     paired_rates,
@@ -27,6 +28,9 @@ Outcomes = Mapping[str, "NDArray[Any]"]
 
 ERRORS = ("sigma_mad", "eta")
 """Metrics that are better when they are smaller."""
+
+AREA = "area"
+"""The one figure that no column has: the area under the robustness curve of a minimum-norm attack."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def compare_samples(
     for row, values in zip(rows, (first, second)):
         found = float(values.mean()) if statistic is None else float(statistic(values[None])[0])
         _same(name, row, found)
+    if np.array_equal(first, second, equal_nan=True):
+        return IDENTICAL
     if statistic is None:
         return paired_rates(first, second, mid_p)
     if statistic is _spread:
@@ -97,7 +103,7 @@ def smaller_is_better(name: str, row: Row) -> bool:
 
 def is_rate(name: str, row: Row) -> bool:
     """Whether the figure is a share of samples or a probability."""
-    return name in ("eta", "detector_auroc") or (name in COUNTED and row["metric"] == "accuracy")
+    return name in ("eta", "detector_auroc", AREA) or (name in COUNTED and row["metric"] == "accuracy")
 
 
 def same_outcomes(first: Outcomes, second: Outcomes) -> str:
@@ -122,11 +128,13 @@ def right(outcomes: Outcomes, row: Row, side: str = "perturbed") -> NDArray[np.b
 
 def _errors(side: str) -> Callable[[Outcomes, Row], NDArray[Any]]:
     def of(outcomes: Outcomes, row: Row) -> NDArray[Any]:
-        """Scaled errors (n, outputs). Whether the task is relative is told by the figure that they have to give."""
+        """Scaled errors (n, outputs). Where outcomes do not say whether the task is relative, what they give does."""
         target = outcomes["target"].reshape(len(outcomes["target"]), -1).astype(np.float64)
         plain = outcomes[f"{side}_prediction"].reshape(target.shape).astype(np.float64) - target
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = plain / (1 + target)
+        if "relative" in outcomes:
+            return relative if outcomes["relative"].all() else plain
         distance = [_off(error, row, side) for error in (plain, relative)]
         return relative if distance[1] < distance[0] else plain
 

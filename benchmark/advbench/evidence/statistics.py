@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """Rate with its Wilson score interval (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
     if n == 0:
         return NOTHING

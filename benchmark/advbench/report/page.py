@@ -14,9 +14,12 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from advbench import __version__
-from advbench.report import panels, pictures, samples, summary
+from advbench.report import curves, panels, pictures, samples, summary
 from advbench.report.rows import Source, read_sources, table
 from advbench.store.files import write_text
+
+PAGE = "report.html"
+"""What the page of a run is called in its folder."""
 
 SCRIPTS = ("core.js", "detail.js", "table.js", "charts.js", "views.js")
 
@@ -60,6 +63,7 @@ def render(
     data = table(sources) | {
         "several_runs": len(sources) > 1,
         "roc": samples.rocs(sources),
+        "whole": curves.curves(sources),
         "trainings": samples.trainings(sources),
     }
     environment = Environment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def panels(sources: Sequence[Source]) -> list[Panel]:
     for number, source, row in _chosen(sources):
         if len(found) == MOST_ROWS:
             break
-        outcomes = source.board.outcomes(row)
-        kept = _kept(source, row)
+        outcomes, path = source.board.outcomes(row), _path(source, row)
+        kept = None if path is None else _kept(path)
         if outcomes is None or kept is None:
             continue
         names = _names(kept)
@@ -85,8 +86,8 @@ def _chosen(sources: Sequence[Source]) -> list[tuple[int, Source, Row]]:
     for source in sources:
         for row in source.board.rows:
             number += 1
-            path = source.home / FOLDER / f"{row['cell_id']}.npz"
-            if row["status"] == "ok" and row["perturbation"] != "none" and path.is_file():
+            path = _path(source, row)
+            if row["status"] == "ok" and row["perturbation"] != "none" and path is not None:
                 found.append((number, source, row))
     found.sort(key=lambda one: (-(one[2]["attack_success_rate"] or 0.0), one[0]))
     seen: dict[str, int] = {}
@@ -99,9 +100,15 @@ def _chosen(sources: Sequence[Source]) -> list[tuple[int, Source, Row]]:
     return [entry for _, entry in sorted(ranked, key=lambda one: one[0])]
 
 
-def _kept(source: Source, row: Row) -> Mapping[str, NDArray[Any]] | None:
+def _path(source: Source, row: Row) -> Path | None:
+    """The file with the inputs that a row kept, None if there is none."""
+    path = source.home and source.home / FOLDER / f"{row['cell_id']}.npz"
+    return path if path is not None and path.is_file() else None
+
+
+def _kept(path: Path) -> Mapping[str, NDArray[Any]] | None:
     try:
-        with np.load(source.home / FOLDER / f"{row['cell_id']}.npz", allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             kept = {name: arrays[name] for name in ("id", "clean", "perturbed")}
             kept |= {name: arrays[name] for name in ("channel", "class") if name in arrays.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

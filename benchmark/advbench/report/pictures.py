@@ -60,9 +60,12 @@ def figures(sources: Sequence[Source]) -> list[Picture]:
     """What ``figures.json`` of each run lists, in its order. A file outside the run's folder is not read."""
     left, found = ALL_OF_THEM, []
     for source in sources:
-        for picture in _listed(source):
-            path = (source.home / picture.path).resolve()
-            if not path.is_relative_to(source.home.resolve()):
+        home = source.home
+        if home is None:
+            continue
+        for picture in _listed(source.name, home):
+            path = (home / picture.path).resolve()
+            if not path.is_relative_to(home.resolve()):
                 picture.note = "not shown: it lies outside the run's folder"
             elif not path.is_file():
                 picture.note = "not shown: the file is gone"
@@ -73,9 +76,9 @@ def figures(sources: Sequence[Source]) -> list[Picture]:
     return found
 
 
-def _listed(source: Source) -> Iterator[Picture]:
+def _listed(run: str, home: Path) -> Iterator[Picture]:
     try:
-        entries = json.loads((source.home / LISTING).read_text(encoding="utf-8"))
+        entries = json.loads((home / LISTING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     for entry in entries if isinstance(entries, list) else []:
@@ -83,7 +86,7 @@ def _listed(source: Source) -> Iterator[Picture]:
         for one in pictures if isinstance(pictures, list) else []:
             if isinstance(one, Mapping) and "path" in one:
                 yield Picture(
-                    source.name, str(entry.get("figure", "")), str(one["path"]), str(one.get("caption", ""))
+                    run, str(entry.get("figure", "")), str(one["path"]), str(one.get("caption", ""))
                 )
 
 

@@ -12,7 +12,11 @@ from typing import Any
 
 from advbench.evidence.board import LEADERBOARD, Board, Row, read_board
 from advbench.evidence.columns import COLUMNS
+from advbench.evidence.curves import norm_of_curve
 from advbench.evidence.flags import FLAGS
+
+UNIT = "input units"
+"""Of the distances of minimum-norm attacks, as budgets name it."""
 
 LEFT_OUT = ("schema",)
 """Columns that no reader of a page needs; all others are there, unless they are empty in every row."""
@@ -26,10 +30,10 @@ class Source:
     board: Board
 
     @property
-    def home(self) -> Path:
-        """The folder in which a run keeps what is not in the table; it need not exist."""
+    def home(self) -> Path | None:
+        """The folder in which a run keeps what is not in the table; None for a CSV of any other name."""
         path = self.board.path
-        return path.parent if path.name == LEADERBOARD else path.with_suffix("")
+        return path.parent if path.name == LEADERBOARD else None
 
 
 def read_sources(paths: Sequence[Path]) -> list[Source]:
@@ -111,8 +115,14 @@ def _text(value: Any) -> str:
 
 
 def _families(rows: Sequence[Row]) -> list[tuple[str | None, str | None]]:
-    """For each row the name of its family and of the axis along which its strength goes; None without a strength."""
-    keys = [_family_key(row) for row in rows]
+    """For each row the name of its family and of the axis along which its strength goes; None without a strength.
+
+    A row that holds a whole curve is a family of its own, along the axis of budgets in its norm.
+    """
+    params = [_params(row) for row in rows]
+    names_of = _strength_names(rows, params)
+    keys = [_family_key(row, some, names_of[row["perturbation_id"]]) for row, some in zip(rows, params)]
+    whole = [norm_of_curve(row) for row in rows]
     labels: dict[str, set[str]] = defaultdict(set)
     for row, key in zip(rows, keys):
         if key is not None:
@@ -121,29 +131,45 @@ def _families(rows: Sequence[Row]) -> list[tuple[str | None, str | None]]:
     numbered: dict[str, int] = defaultdict(int)
     names = {key: _family_name(key, bases, shared, numbered) for key, bases in labels.items()}
     return [
-        (None, None) if key is None else (names[key], _axis(row, names[key])) for row, key in zip(rows, keys)
-    ]
+        (str(row["perturbation"]), _budget(norm, UNIT)) if norm
+        else (None, None) if key is None
+        else (names[key], _axis(row, names[key]))
+        for row, key, norm in zip(rows, keys, whole)
+    ]  # fmt: skip
 
 
-def _family_key(row: Row) -> str | None:
+def _family_key(row: Row, params: Any, of_strength: set[str]) -> str | None:
     strength = row.get("strength")
     if row["perturbation"] == "none" or strength is None or not math.isfinite(strength):
         return None
     if row["kind"] == "worst-case":
         return json.dumps(["worst", row["norm"], row["strength_unit"]])
-    rest = _without_strength(row.get("perturbation_params") or "", strength)
+    if isinstance(params, Mapping):
+        params = {name: value for name, value in params.items() if name not in of_strength}
+    rest = json.dumps(params, sort_keys=True)
     return json.dumps([row["perturbation_id"], rest, row["norm"], row["strength_unit"]])
 
 
-def _without_strength(params: str, strength: float) -> str:
-    """The parameters as text, but for those that are the strength."""
+def _params(row: Row) -> Any:
+    text = row.get("perturbation_params") or ""
     try:
-        values = json.loads(params)
+        return json.loads(text)
     except ValueError:
-        return params
-    if isinstance(values, Mapping):
-        values = {name: value for name, value in values.items() if not _is(value, strength)}
-    return json.dumps(values, sort_keys=True)
+        return text
+
+
+def _strength_names(rows: Sequence[Row], params: Sequence[Any]) -> dict[str, set[str]]:
+    """By perturbation the parameters that are the strength in all of its rows; in one row others may be equal to it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for row, some in zip(rows, params):
+        strength, name = row.get("strength"), str(row["perturbation_id"])
+        if strength is None or not isinstance(some, Mapping):
+            continue
+        equal = {key for key, value in some.items() if _is(value, strength)}
+        found[name] = found[name] & equal if name in seen else equal
+        seen.add(name)
+    return found
 
 
 def _is(value: Any, strength: float) -> bool:
@@ -165,5 +191,9 @@ def _family_name(key: str, bases: set[str], shared: Mapping[str, int], numbered:
 def _axis(row: Row, family: str) -> str:
     unit = row.get("strength_unit") or ""
     if row.get("norm"):
-        return f"{row['norm']} budget" + (f" ({unit})" if unit else "")
+        return _budget(row["norm"], unit)
     return f"{family}: {unit or 'strength'}"
+
+
+def _budget(norm: str, unit: str) -> str:
+    return f"{norm} budget" + (f" ({unit})" if unit else "")

@@ -91,10 +91,13 @@ def trainings(sources: Sequence[Source]) -> dict[str, Any]:
     """Histories by the hash of the weights: names of columns, and one list of values for each; the epochs first."""
     found: dict[str, Any] = {}
     for source in sources:
+        home = source.home
+        if home is None:
+            continue
         for weights in dict.fromkeys(str(row["weights"]) for row in source.board.rows if row.get("weights")):
             if weights in found or len(found) >= MOST_TRAININGS or not weights.isalnum():
                 continue
-            history = _history(source.home / HISTORIES / f"{weights}.json")
+            history = _history(home / HISTORIES / f"{weights}.json")
             if history:
                 found[weights] = history
     return found

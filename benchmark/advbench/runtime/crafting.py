@@ -272,7 +272,4 @@ def _keep(
 
 
 def _meter(case: Case, attack: Attack, batch: Samples, deadline: float | None) -> Meter:
-    smallest = None
-    if attack.tags.minimum_norm:
-        smallest = getattr(attack, "norm", next(iter(attack.tags.norms), "l2"))
-    return Meter(batch.x, batch.y, case.budget, smallest, deadline)
+    return Meter(batch.x, batch.y, case.budget, attack.norm_made_small(), deadline)

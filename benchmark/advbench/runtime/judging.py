@@ -18,7 +18,7 @@ from advbench.runtime.inside import take
 from advbench.runtime.network import Untouched
 from advbench.runtime.rng import isolated_rng, seed_of
 from advbench.runtime.threat import ball_norm
-from advbench.values import Classification, Task
+from advbench.values import Classification, Regression, Task
 
 REPEATABLE = 1e-4
 """Largest difference of two outputs of the same network and input, as a share of the largest output."""
@@ -61,6 +61,8 @@ def judge(case: Case, crafted: Crafted) -> dict[str, NDArray[Any]]:
             "gradient_norm": crafted.gradients.norm,
             "gradient_agreement": crafted.gradients.agreement,
         }
+    if isinstance(task, Regression):
+        outcomes["relative"] = torch.full((len(samples),), task.relative)
     if case.attack is not None:
         outcomes["lost_by_rounding"] = _lost_by_rounding(case, crafted, _fooled(outcomes))
     known = tasks.known(samples.y, task)

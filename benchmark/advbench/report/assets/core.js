@@ -16,6 +16,10 @@ const HIGHER_IS_BETTER = new Set(["accuracy"]);
 
 /** Value of a column in a row; null where there is none. */
 const at = (name, row) => (column[name] ? column[name][row] : null);
+/** Whole robustness curves by row: those of minimum-norm attacks, see `curves` in the report's Python. */
+const whole = new Map(DATA.whole.curves.map((one) => [one.row, one]));
+/** Whether an attack had no budget: what it leaves says nothing, for it fools any network in the end. */
+const boundless = (row) => Boolean(at("norm", row) && at("axis", row)) && at("strength", row) === null;
 const ok = (row) => at("status", row) === "ok";
 const better = (row) => (HIGHER_IS_BETTER.has(at("metric", row)) ? 1 : -1);
 
@@ -71,6 +75,9 @@ function figure(value, metric) {
   if (value === null || value === undefined) return "–";
   return metric === "accuracy" ? value.toFixed(3) : String(Number(value.toPrecision(3)));
 }
+
+/** ``0.46 [0.43, 0.49]`` */
+const ranged = ([value, low, high]) => `${short(value)} [${short(low)}, ${short(high)}]`;
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 

@@ -56,7 +56,9 @@ function threat(row) {
   const sentences = [KNOWLEDGE[at("knowledge", row)] || at("knowledge", row)];
   const unit = at("strength_unit", row);
   const strength = at("strength", row) === null ? null : `${short(at("strength", row))}${unit ? ` ${unit}` : ""}`;
-  if (at("norm", row)) sentences.push(`Budget: ${strength || "none"} in ${at("norm", row)}.`);
+  const curve = whole.get(row);
+  if (curve) sentences.push(`No budget: the attack looks for the smallest change in ${at("norm", row)}. Area under its robustness curve up to ${short(curve.up_to)}: ${ranged(curve.area)}.`);
+  else if (at("norm", row)) sentences.push(strength ? `Budget: ${strength} in ${at("norm", row)}.` : `No single budget, in ${at("norm", row)}: see the parameters.`);
   else if (strength) sentences.push(`Strength: ${strength}.`);
   if (at("knowledge", row) !== "none") sentences.push(at("targeted", row) === "yes" ? "Targeted: the attack has a goal, see its parameters." : "Untargeted: any error is a success.");
   if (at("budget_passes", row) !== null) sentences.push(`At most ${at("budget_passes", row)} forward and backward passes for each sample.`);

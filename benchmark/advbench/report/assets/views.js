@@ -17,7 +17,7 @@ function together(rows, name) {
 const known = (row) => (at("knowledge", row) === "none" ? "" : ` (${at("knowledge", row)})`);
 const metricWord = (rows) => distinct(rows, (row) => at("metric", row)).join(" or ");
 const sortedText = (values) => values.sort(collator.compare);
-const whole = (rows) => (metricWord(rows) === "accuracy" ? [0, 1] : null);
+const range = (rows) => (metricWord(rows) === "accuracy" ? [0, 1] : null);
 
 /** A section with a select for the data set, and what depends on it. */
 function view(id, rows, build) {
@@ -47,52 +47,62 @@ function limited(target, charts, left, what) {
 
 /* --- robustness curves --- */
 
+const strengthsOf = (rows) => distinct(rows, (row) => at("strength", row)).sort((a, b) => a - b);
+/** Whether there is a line to draw: two strengths, or a row that holds a whole curve. */
+const swept = (rows) => strengthsOf(rows).length > 1 || rows.some((row) => whole.has(row));
+
 function curves(rows, dataset, controls, target, first) {
   const owners = sortedText(distinct(rows, (row) => full[row]));
   const strong = rows.filter((row) => at("kind", row) !== "worst-case");
-  const kinds = sortedText(distinct(strong, (row) => `${at("family", row)} · ${at("axis", row)}`)).filter((kind) => distinct(strong.filter((row) => `${at("family", row)} · ${at("axis", row)}` === kind), (row) => at("strength", row)).length > 1);
+  const kindOf = (row) => `${at("family", row)} · ${at("axis", row)}`;
+  const kinds = sortedText([...grouped(strong, kindOf)].filter(([, some]) => swept(some)).map(([kind]) => kind));
   const choices = [{ label: "All perturbations of one network", choices: owners.map((name) => [`n${name}`, name]) }];
   if (owners.length > 1) choices.push({ label: "All networks under one perturbation", choices: kinds.map((name) => [`p${name}`, name]) });
   choose(controls, first, "Show", choices, `n${owners[0]}`, (value) => {
     const name = value.slice(1);
     if (value[0] === "p") {
-      const some = strong.filter((row) => `${at("family", row)} · ${at("axis", row)}` === name);
-      const panels = [...grouped(some, (row) => at("knowledge", row))].map(([, members]) => curvePanel(members, `${name}${known(members[0])}`, dataset, (row) => full[row], null));
+      const panels = [...grouped(strong.filter((row) => kindOf(row) === name), (row) => at("knowledge", row))].map(([, members]) => curvePanel(members, `${name}${known(members[0])}`, dataset, (row) => full[row], null));
       return limited(target, panels.map((one) => one.node), panels.reduce((sum, one) => sum + one.left, 0), "curves, of networks that do worse,");
     }
     const some = rows.filter((row) => full[row] === name);
     const panels = [...grouped(some, (row) => at("axis", row))]
-      .filter(([, members]) => distinct(members, (row) => at("strength", row)).length > 1)
+      .filter(([, members]) => swept(members))
       .map(([axis, members]) => curvePanel(members, axis, dataset, (row) => `${at("family", row)}${known(row)}`, distinct(members, (row) => at("norm", row)).length > 0));
     limited(target, panels.map((one) => one.node), panels.reduce((sum, one) => sum + one.left, 0), "curves, of weaker perturbations,");
+    if (DATA.whole.left) target.append(el("p", { class: "note" }, `${DATA.whole.left} more rows hold a whole curve that is not on this page.`));
   });
 }
 
-/** Rows of networks and axes of strength along which there is more than one. */
+/** Rows of networks and axes of strength along which there is a line. */
 function sweptRows() {
-  const strong = DONE.filter((row) => at("strength", row) !== null && Number.isFinite(at("strength", row)));
+  const strong = DONE.filter((row) => whole.has(row) || (at("strength", row) !== null && Number.isFinite(at("strength", row))));
   const groups = grouped(strong, (row) => JSON.stringify([scenes[row], full[row], at("axis", row)]));
-  return [...groups.values()].filter((some) => distinct(some, (row) => at("strength", row)).length > 1).flat();
+  return [...groups.values()].filter(swept).flat();
 }
 
 function curvePanel(rows, title, dataset, owner, envelope) {
   const members = rows.filter((row) => at("kind", row) !== "worst-case");
-  const strengths = distinct(rows, (row) => at("strength", row)).sort((a, b) => a - b);
-  const log = strengths[0] > 0 && strengths.at(-1) / strengths[0] > 20;
+  const strengths = strengthsOf(rows);
+  const log = strengths.length > 1 && strengths[0] > 0 && strengths.at(-1) / strengths[0] > 20;
+  // A whole curve begins at 0, which a logarithmic axis has not.
+  const least = log ? strengths[0] : 0;
   const groups = [...grouped(members, owner)];
   // Where there are too many: the strongest perturbations of a network, the most robust networks.
-  const rank = ([, some]) => (envelope === null ? -1 : 1) * mean(some.map((row) => better(row) * at("perturbed", row)));
+  const rank = ([, some]) => (envelope === null ? -1 : 1) * mean(some.map((row) => better(row) * (whole.has(row) ? whole.get(row).area[0] : at("perturbed", row))));
   const drawn = groups.sort((a, b) => rank(a) - rank(b)).slice(0, MOST_SERIES).sort((a, b) => collator.compare(a[0], b[0]));
-  const series = drawn.map(([name, some], index) => ({ name, style: style(index), band: true, points: alongStrength(some) }));
-  if (envelope) series.push({ name: "worst case", style: INK, marks: false, points: worstEnvelope(rows, strengths) });
+  const series = drawn.map(([name, some], index) => (some.some((row) => whole.has(row)) ? { name, style: style(index), band: true, marks: false, points: alongCurve(some, least) } : { name, style: style(index), band: true, points: alongStrength(some) }));
+  if (envelope) series.push({ name: "worst case", style: INK, marks: false, points: worstEnvelope(rows, strengths, least) });
   const clean = mean(rows.map((row) => at("clean", row)).filter((value) => value !== null));
-  const level = distinct(rows, (row) => full[row]).length === 1 ? [{ name: "unperturbed", style: { cls: "ink", dash: "1 4" }, marks: false, points: [strengths[0], strengths.at(-1)].map((x) => ({ x, y: clean })) }] : [];
-  const node = chart({ title: `${title}, ${dataset}`, x: { label: unitOf(rows[0]), log }, y: { label: metricWord(rows), domain: whole(rows) }, series: [...series, ...level] });
+  const ends = series.flatMap((one) => one.points.map((point) => point.x));
+  const level = distinct(rows, (row) => full[row]).length === 1 ? [{ name: "unperturbed", style: { cls: "ink", dash: "1 4" }, marks: false, points: [Math.min(...ends), Math.max(...ends)].map((x) => ({ x, y: clean })) }] : [];
+  const node = chart({ title: `${title}, ${dataset}`, x: { label: unitOf(rows[0]), log }, y: { label: metricWord(rows), domain: range(rows) }, series: [...series, ...level] });
+  const table = areas(drawn);
+  if (table) node.append(table);
   return { node, left: Math.max(0, groups.length - MOST_SERIES) };
 }
 
 function unitOf(row) {
-  const unit = at("strength_unit", row) || "strength";
+  const unit = at("strength_unit", row) || (whole.has(row) ? "input units" : "strength");
   return at("norm", row) ? `${at("norm", row)} budget, ${unit}` : unit;
 }
 
@@ -106,15 +116,53 @@ function alongStrength(rows) {
     .sort((a, b) => a.x - b.x);
 }
 
+/** Values of a whole curve at the budget ``x``. */
+function onCurve({ eps, y, lo, hi }, x) {
+  let k = 0;
+  while (k + 1 < eps.length && eps[k + 1] <= x) k++;
+  return { y: y[k], lo: lo[k], hi: hi[k] };
+}
+
+/** Steps of the mean of whole curves that differ in seed alone, in the widest of their bands. */
+function alongCurve(rows, least) {
+  const some = rows.filter((row) => whole.has(row)).map((row) => whole.get(row));
+  const budgets = [...new Set([least, ...some.flatMap((one) => one.eps)])].filter((x) => x >= least).sort((a, b) => a - b);
+  const points = [];
+  for (const x of budgets) {
+    const found = some.map((one) => onCurve(one, x));
+    if (points.length) points.push({ ...points.at(-1), x });
+    points.push({ x, y: mean(found.map((one) => one.y)), lo: Math.min(...found.map((one) => one.lo)), hi: Math.max(...found.map((one) => one.hi)) });
+  }
+  return points;
+}
+
 /** The worst of all rows up to each strength; a mean over seeds for each attack first. */
-function worstEnvelope(rows, strengths) {
+function worstEnvelope(rows, strengths, least) {
   const sign = better(rows[0]);
-  const means = [...grouped(rows, (row) => `${labels[row]} ${at("knowledge", row)} ${at("perturbation_id", row)}`).values()].map((some) => ({ x: at("strength", some[0]), y: together(some, "perturbed").value }));
+  const groups = [...grouped(rows, (row) => `${labels[row]} ${at("knowledge", row)} ${at("perturbation_id", row)}`).values()];
+  const steps = groups.filter((some) => some.some((row) => whole.has(row))).map((some) => alongCurve(some, least));
+  const means = groups.filter((some) => !some.some((row) => whole.has(row))).map((some) => ({ x: at("strength", some[0]), y: together(some, "perturbed").value }));
+  const points = [...means, ...steps.flat()].sort((a, b) => a.x - b.x);
   let worst = Infinity;
-  return strengths.map((x) => {
-    for (const one of means) if (one.x === x) worst = Math.min(worst, sign * one.y);
-    return { x, y: sign * worst };
+  return [...new Set([...strengths, ...points.map((one) => one.x)])].sort((a, b) => a - b).flatMap((x) => {
+    const before = worst;
+    for (const one of points) if (one.x === x) worst = Math.min(worst, sign * one.y);
+    const now = { x, y: sign * worst };
+    return steps.length && Number.isFinite(before) && before !== worst ? [{ x, y: sign * before }, now] : [now];
   });
+}
+
+/** What whole curves come to, as a table; null if there is none. */
+function areas(drawn) {
+  const rows = drawn.flatMap(([name, some]) => some.filter((row) => whole.has(row)).map((row) => [name, row]));
+  if (!rows.length) return null;
+  const seeds = distinct(rows, ([, row]) => at("seed", row)).length > 1;
+  const head = ["Whole curves", ...(seeds ? ["Seed"] : []), `Median ${at("norm", rows[0][1])}`, `Area up to ${short(whole.get(rows[0][1]).up_to)}`];
+  const lines = rows.map(([name, row]) => {
+    const { area, median } = whole.get(row);
+    return el("tr", {}, el("th", { scope: "row" }, name), seeds ? el("td", { class: "num" }, String(at("seed", row))) : null, el("td", { class: "num" }, median === "inf" ? "infinite" : short(median)), el("td", { class: "num" }, ranged(area)));
+  });
+  return el("table", { class: "areas" }, el("thead", {}, el("tr", {}, head.map((text, index) => el("th", { scope: "col", class: index ? "num" : null }, text)))), el("tbody", {}, lines));
 }
 
 /* --- heat map --- */
@@ -153,8 +201,10 @@ function heat(rows, dataset, controls, target, first) {
 /* --- clean against robust --- */
 
 function pareto(rows, dataset, controls, target, first) {
-  const attacks = rows.filter((row) => at("knowledge", row) !== "none");
-  const perturbed = rows.filter((row) => at("perturbation", row) !== "none");
+  const any = rows.filter((row) => at("perturbation", row) !== "none");
+  const bounded = any.filter((row) => !boundless(row));
+  const perturbed = bounded.length ? bounded : any;
+  const attacks = perturbed.filter((row) => at("knowledge", row) !== "none");
   const what = (row) => `${labels[row]}${known(row)}`;
   const choices = [...(attacks.length ? [["*a", "worst of all attacks"]] : []), ["*", "worst of all perturbations"], ...sortedText(distinct(perturbed, what))];
   choose(controls, first, "Robust against", choices, choices[0][0], (value) => {
