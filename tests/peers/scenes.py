@@ -68,7 +68,7 @@ def blobs(name: str, count: int = 32, epochs: int = 10) -> Scene:
 def lenet5(count: int = 500) -> Scene:
     """The adversarially trained LeNet-5 of advertorch on real MNIST, from the optional data folder."""
     network = LeNet5Network()
-    network.load_state_dict(torch.load(DATA / "models/mnist_lenet5_advtrained.pt", weights_only=True))
+    network.load_state_dict(torch.load(DATA / "models/mnist_lenet5_advtrained.pt", "cpu", weights_only=True))
     network.eval().requires_grad_(False)
     images, labels = (
         gzip.decompress((DATA / f"mnist/t10k-{what}-ubyte.gz").read_bytes())

@@ -162,12 +162,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows = []
     made = networks(options.quick)
-    for make in [made[name] for name in made if options.only in name] or made.values():
+    only = options.only
+    for make in [made[name] for name in made if only and (only in name or name in only)] or made.values():
         scene = make()
         prepared = Prepared.of(scene)
         for trial in trials(scene, options.quick):
             name = f"{trial.task.attack}-{trial.task.norm} on {scene.name}"
-            if options.only in name:
+            if only in name:
                 click.echo(name)
                 rows += compare(scene, prepared, trial, 1 if options.quick else options.repetitions)
                 write_page(pd.DataFrame(rows), options.out)  # each time: the next one may take long
