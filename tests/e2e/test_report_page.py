@@ -204,10 +204,15 @@ def with_whole_curves() -> list[dict[str, Any]]:
     return rows
 
 
-def test_whole_curves_are_drawn_beside_budgets(window: Chromium, tmp_path: Path) -> None:
-    run = boards.write_run(tmp_path / "made", with_whole_curves())
-    write_report([run], tmp_path / "page.html")
-    window.open(tmp_path / "page.html")
+@pytest.fixture(scope="module")
+def whole_curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    write_report([boards.write_run(folder / "made", with_whole_curves())], folder / "page.html")
+    return folder / "page.html"
+
+
+def test_whole_curves_are_drawn_beside_budgets(window: Chromium, whole_curves: Path) -> None:
+    window.open(whole_curves)
     window.run(CHOOSE, "curves", "Show", "nnet")
     (told,) = window.run(
         "return [...document.querySelectorAll('#curves .chart > svg')].map((one) => one.ariaLabel)"
@@ -247,6 +252,61 @@ def test_whole_curves_are_drawn_beside_budgets(window: Chromium, tmp_path: Path)
     assert marks == ["net: clean 0.8, perturbed 0 by pgd(eps=0.3)"]
     threat = window.run("return threat(whole.keys().next().value).join(' ')")
     assert "looks for the smallest change in linf" in threat
+
+
+LOOKS = """
+const look = (one) => {
+  const mark = one.querySelector('svg > :not(line)');
+  return [one.querySelector('line').getAttribute('stroke-dasharray'), mark && mark.outerHTML];
+};
+return [...document.querySelectorAll(`${arguments[0]} .legend`)].map((one) => [...one.children].map(look));
+"""
+LINES = """
+const lines = [...document.querySelectorAll(`${arguments[0]} .chart > svg > g > path[fill=none]`)];
+return lines.map((one) => [one.getAttribute('stroke-dasharray'), one.parentNode.querySelectorAll('title').length]);
+"""
+
+
+def test_lines_differ_in_dash_and_mark(window: Chromium, pages: dict[str, Path], tmp_path: Path) -> None:
+    rows = []
+    for k in range(12):
+        made = boards.classified([1] * 30, [0] * 30, linf=np.linspace(0.1, 1 + k, 30))
+        rows.append(boards.cell(made, **reports.smallest(model=f"m{k:02}")))
+    write_report([boards.write_run(tmp_path / "made", rows)], tmp_path / "page.html")
+    window.open(tmp_path / "page.html")
+    window.run(CHOOSE, "curves", "Show", "pfmn · linf budget (input units)")
+    (looks,) = window.run(LOOKS, "#curves")
+    assert len({tuple(one) for one in looks}) == len(looks) == 12
+    assert len({dash for dash, _ in looks[:6]}) == 6
+    # As it says in the legend, so in the chart; eight marks stand for many points.
+    drawn = window.run(LINES, "#curves")
+    assert drawn == [[dash, 8] for dash, _ in looks]
+    window.open(pages["made"])
+    for section in ("#detectors", "#trainings"):
+        for looks in window.run(LOOKS, section):
+            assert len({dash for dash, _ in looks}) == len(looks)
+            assert all(mark for _, mark in looks if section == "#trainings")
+
+
+TICKS = """
+return [...document.querySelectorAll('#curves .chart > svg')].map((one) => {
+  const texts = [...one.querySelectorAll('text[text-anchor=middle]:not([transform])')].slice(0, -1);
+  return texts.sort((a, b) => a.getAttribute('x') - b.getAttribute('x')).map((text) => Number(text.textContent));
+});
+"""
+
+
+def test_a_strength_of_which_less_is_more_falls(window: Chromium, pages: dict[str, Path]) -> None:
+    window.open(pages["made"])
+    window.run(CHOOSE, "curves", "Show", "nnet")
+    told = window.run(
+        "return [...document.querySelectorAll('#curves .chart > svg')].map((one) => one.ariaLabel)"
+    )
+    assert ["falling to the right" in one for one in told] == ["JPEG" in one for one in told]
+    ticks = window.run(TICKS)
+    assert len(ticks) == 2
+    for values, one in zip(ticks, told):
+        assert values == sorted(values, reverse="JPEG" in one)
 
 
 def test_a_logarithmic_axis_has_no_beginning_of_a_whole_curve(window: Chromium, tmp_path: Path) -> None:
@@ -345,6 +405,39 @@ def test_an_address_opens_its_row(window: Chromium, pages: dict[str, Path]) -> N
     )
 
 
+UNCOVERED = """
+const button = document.querySelector('#row-12 button.open');
+const { left, top, width, height } = button.getBoundingClientRect();
+return button.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_addressed_row_is_not_under_the_header(
+    window: Chromium, pages: dict[str, Path], width: int
+) -> None:
+    window.size(width, 900)
+    window.open(pages["made"], "row-12")
+    assert window.run(UNCOVERED)
+
+
+VISIBLE = """
+const heads = [...document.querySelectorAll('#table thead th')];
+return heads.filter((one) => one.getClientRects().length).map((one) => one.innerText);
+"""
+FLAGGED = """
+const lines = [...document.querySelectorAll('#table tr[id^=row-]')];
+return lines.find((one) => one.textContent.includes('not-converged')).innerText.replaceAll('\u00a0', ' ');
+"""
+
+
+def test_seeds_and_flags_are_seen_on_a_phone(window: Chromium, pages: dict[str, Path]) -> None:
+    window.size(390, 900)
+    window.open(pages["made"])
+    assert window.run(VISIBLE) == ["Perturbation", "Perturbed, 95 %"]
+    assert "net · adaptive · seed 0 · not-converged · info-lost-by-8-bit" in window.run(FLAGGED)
+
+
 def test_every_control_has_a_name_and_headers_a_scope(window: Chromium, pages: dict[str, Path]) -> None:
     window.open(pages["made"], "row-1")
     nameless = """
@@ -392,7 +485,9 @@ return worst;
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_text_is_legible_and_fits(window: Chromium, pages: dict[str, Path], scheme: str, width: int) -> None:
+def test_text_is_legible_and_fits(
+    window: Chromium, pages: dict[str, Path], whole_curves: Path, scheme: str, width: int
+) -> None:
     window.size(width, 900)
     window.scheme(scheme)
     try:
@@ -400,6 +495,10 @@ def test_text_is_legible_and_fits(window: Chromium, pages: dict[str, Path], sche
         assert window.run("return document.documentElement.scrollWidth") <= width
         window.open(pages["made"], "row-3")
         assert window.run("return document.documentElement.scrollWidth") <= width
+        window.open(whole_curves)
+        assert window.run("return document.querySelectorAll('#curves .areas').length") == 1
+        assert window.run("return document.documentElement.scrollWidth") <= width
+        window.open(pages["made"], "row-3")
         ratio, where = window.run(CONTRAST)
         assert ratio >= 4.5, where
         dark = window.run("return getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -441,12 +540,18 @@ def test_the_suite_is_copied(window: Chromium, pages: dict[str, Path]) -> None:
     assert suite == (pages["made"].parent / "made" / "suite.yaml").read_text()
 
 
-def test_on_paper_nothing_is_cut_off(window: Chromium, pages: dict[str, Path]) -> None:
-    window.size(790, 1100)  # A4 in points of a screen
+@pytest.mark.parametrize("width", [718, 790])  # A4 in points of a screen, with and without margins
+def test_on_paper_nothing_is_cut_off(window: Chromium, pages: dict[str, Path], width: int) -> None:
+    window.size(width, 1100)
     window.devtools("Emulation.setEmulatedMedia", media="print")
     try:
-        window.open(pages["made"])
-        assert window.run("return document.documentElement.scrollWidth") <= 790
+        window.open(pages["both"])
+        assert window.run("return document.documentElement.scrollWidth") <= width
+        names = ["Perturbation", "Seed", "Clean", "Perturbed, 95 %", "Success", "Flags"]
+        assert window.run(VISIBLE) == names
+        flagged = window.run(FLAGGED)
+        assert flagged.count("not-converged") == flagged.count("net [") == 1
+        assert "0.833" in flagged
         assert not window.run("return document.getElementById('filters').getClientRects().length")
     finally:
         window.devtools("Emulation.setEmulatedMedia", media="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,28 @@ def test_every_suite_is_made_or_says_why_not() -> None:
     lacks = {name: how.lacks(Path("nowhere")) for name, how in make.SUITES.items()}
     assert (lacks["smoke"], lacks["lenet5"]) == ("", "there is no mnist/ and no models/")
     assert lacks["lsst-paper"] == "needs a GPU and 14 GB of files"
+
+
+def test_a_reference_is_computed_anew_unless_a_cache_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        seen.append(command[3:])
+        if command[3] == "run":
+            assert not Path(command[command.index("--cache") + 1]).exists()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(make.subprocess, "run", run)
+    assert make.make("smoke", tmp_path) == make.make("smoke", tmp_path) == "made results/reference/smoke.csv"
+    folders = [Path(command[command.index("--out") + 1]) for command in seen[::2]]
+    assert folders[0] != folders[1]
+    assert [command[1] for command in seen[1::2]] == [str(folder) for folder in folders]
+    assert not any(make.ROOT in folder.parents or folder.exists() for folder in folders)
+    seen.clear()
+    make.make("smoke", tmp_path, tmp_path / "mine")
+    assert seen[0][-4:] == ["--out", "results/smoke", "--cache", str(tmp_path / "mine")]
 
 
 def test_published_lines_have_a_source_a_tag_and_a_row_of_their_suite() -> None:

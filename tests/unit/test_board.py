@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from boards import CLASSES, cell, classified, estimated, right, worst, write_csv, write_run
 
+from advbench.cli.main import invoke
 from advbench.errors import UserError
 from advbench.evidence.board import read_board
 from advbench.evidence.columns import NAMES
@@ -198,6 +199,14 @@ def test_a_file_that_is_cut_off(folder: Path) -> None:
     path.write_text(whole[:-200])
     assert ":6: " in complaint(path)
     assert "cut off" in complaint(path)
+    header = whole.splitlines(keepends=True)[0]
+    for cut in (3, 9, 200, len(header) - 1):
+        path.write_text(header[:cut])
+        assert complaint(path) == ": the file is cut off in its header"
+    path.write_text(header)
+    assert complaint(path) == ": has no rows"
+    path.write_text("wavelength,flux\n")
+    assert "not a leaderboard" in complaint(path)
     path.write_text(whole[:-3])
     assert complaint(path) == ":6: the file is cut off there: its last line has no end"
     lines = whole.splitlines(keepends=True)
@@ -228,6 +237,9 @@ def test_a_file_that_is_cut_off(folder: Path) -> None:
         (1, "clean", "0.9", "column clean: 0.9 though status is skipped"),
         (4, "perturbation_params", "fgsm", "column perturbation_params: not the labels"),
         (3, "cell_id", "fgsm", "column n_success: 22, but 15 in line 4, which is the same cell"),
+        (0, "dataset_params", '{"limit":3', "column dataset_params: not JSON: Expecting ','"),
+        (2, "perturbation_params", "{'eps':1}", "column perturbation_params: not JSON: Expecting property name"),
+        (4, "defense_params", "[", "column defense_params: not JSON: Expecting value"),
         (3, "schema", "1", f"column schema: 1, but this advbench reads schema {SCHEMA}"),
     ],
 )  # fmt: skip
@@ -287,3 +299,21 @@ def test_a_cell_id_is_no_path(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", made())
     board = read_board(write_csv(folder / "leaderboard.csv", rows))
     assert [board.outcomes(row) is None for row in board.rows if row["perturbation"] == "fgsm"] == [True]
+
+
+@pytest.mark.parametrize("name", ["leaderboard.csv", "suite.yaml"])
+@pytest.mark.parametrize("command", ["compare", "rank", "rerun", "report", "export"])
+def test_a_file_that_is_not_text_is_told_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes() + b"# caf\xe9\n")
+    more = {
+        "compare": [str(folder)],
+        "export": ["--format", "reference", "--out", str(tmp_path / "x.csv")],
+        "rerun": ["--display", "none"],
+    }
+    assert invoke([command, str(folder), *more.get(command, [])]) == 2
+    told = capsys.readouterr().err
+    assert str(folder / name) in told
+    assert "not UTF-8 text" in told
+    assert len(told.splitlines()) == 1

@@ -20,6 +20,7 @@ import advbench
 from advbench.api import Budget, Component, Recipe, param
 from advbench.cli.main import COMMANDS, invoke
 from advbench.cli.parameters import parameters
+from advbench.cli.plan import _precision
 from advbench.cli.run import find_engine
 from advbench.cli.selection import parse_only
 from advbench.components.loader import Plugins
@@ -339,8 +340,22 @@ def test_plan_tells_what_so_many_samples_can_tell(
     assert "100 samples (dots): an accuracy of 50 % is known to 9.6 points either way" in words
     assert "one of 90 % to 6 (95 %)" in words
     assert "told apart from 6 points on, at best" in words
-    # Miettinen 1968: 100 d^2 = (1.96 sqrt(0.1) + 0.8416 sqrt(0.1 - d^2))^2
-    assert "at best from 8.8 with a power of 80 %, if they differ in 10 % of the samples" in words
+    assert (
+        "at best from about 8.8 with a power of 80 %, if they differ in 10 % of the samples (before" in words
+    )
+    for limit in ("1", "5"):
+        assert invoke(["plan", str(folder / "suite.yaml"), *arguments[:-1], limit]) == 0
+        words = " ".join(capsys.readouterr().out.split())
+        assert "(dots): too few to tell any two rows apart; it takes 6" in words
+        assert "points on" not in words
+
+
+def test_plan_does_not_speak_of_the_accuracy_of_a_regressor() -> None:
+    words = " ".join(_precision({"sky": 200, "stars": 200, "z": 200}, {"z"}))
+    assert "200 samples (sky, stars): an accuracy of 50 %" in words
+    # Wilson of 20 of 200: 6.56 to 14.94 %
+    assert "200 samples (z): a share of outliers (eta) of 50 % is known to 6.9 points" in words
+    assert "one of 10 % to 4.2 (95 %)" in words
 
 
 def test_plan_as_json_and_only(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from boards import cell, classified, estimated, right, worst, write_csv, write_run
@@ -18,7 +19,7 @@ from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
 from advbench.evidence.columns import NAMES
 from advbench.evidence.comparing import by_axes, compare_boards, regressions
-from advbench.evidence.differences import hybrid, paired_spreads, tango
+from advbench.evidence.differences import IDENTICAL, hybrid, paired_spreads, tango
 from advbench.evidence.exact import mcnemar
 from advbench.evidence.protocol import PROTOCOL
 from advbench.evidence.samples import interval
@@ -128,6 +129,51 @@ def test_outcomes_that_do_not_give_the_figure_are_refused(tmp_path: Path) -> Non
     lying = replace(second, rows=[row])
     with pytest.raises(UserError, match=r"column perturbed says 0\.31, its outcomes give 0\.3: one of them"):
         compare_boards([first, lying])
+
+
+def test_an_edited_packed_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, count in (("a", 100), ("b", 120)):
+        run = write_run(tmp_path / name, [cell(robust(count))])
+        invoke(["export", str(run), "--format", "reference", "--out", str(tmp_path / f"{name}.csv")])
+    file = tmp_path / "b.samples.npz"
+    arrays = dict(np.load(file))
+    arrays["l2"] = arrays["l2"] * 2
+    np.savez(file, **arrays)
+    capsys.readouterr()
+    command = ["compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--figure", "l2_median"]
+    assert invoke(command) == 2
+    told = capsys.readouterr().err
+    assert (
+        f"{file}: row sky-net-none-pgd-adaptive-0-cell-0.1: column l2_median says 0.1, its outcomes give 0.2"
+        in told
+    )
+
+
+def test_outcomes_that_are_gone_or_damaged_are_told_where_they_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = cell(robust(150), perturbation="fgsm")
+    runs = []
+    for name, count in (("a", 100), ("b", 110)):
+        two = [same, cell(robust(count))]
+        runs.append(write_run(tmp_path / name, [*two, worst(two)]))
+    (runs[1] / "cells" / f"{same['cell_id']}.npz").unlink()  # records say that it is equal: nobody looks
+    file = runs[1] / "cells" / f"{two[1]['cell_id']}.npz"
+    data = file.read_bytes()
+    file.write_bytes(data[:-40] + b"x" + data[-39:])
+    for command in (["compare", *map(str, runs)], ["compare", *map(str, reversed(runs))]):
+        assert invoke(command) == 2
+        told = capsys.readouterr().err
+        assert f"{file}: not the outcomes that {two[1]['cell_id']}.json speaks of" in told
+        assert len(told.splitlines()) == 1
+    file.unlink()
+    comparison = compare_boards([read_board(run) for run in runs])
+    tests = {line.pair.first["perturbation"]: line.difference.test for line in comparison.lines}
+    unpaired = "Fisher, unpaired"
+    assert tests == {"fgsm": "identical", "pgd": unpaired, "worst of 2": unpaired}
+    assert str(file) in comparison.gone
+    assert invoke(["compare", *map(str, runs)]) == 0
+    assert f"gone: {file}, though its record speaks of it" in capsys.readouterr().out
 
 
 # --- what is found ------------------------------------------------------------------------------------------------
@@ -254,7 +300,69 @@ def test_medians_count_failures_as_infinite(tmp_path: Path) -> None:
     assert (back.lines[0].verdict, back.lines[0].difference.value) == ("worse", -math.inf)
     assert len(regressions(back, 50)) == 1
     both = compare_boards(boards(tmp_path, [cell(safe)], [cell(safe | {"l2": far["l2"]})]), ("l2_median",))
-    assert both.lines[0].difference[:4] == (0, 0, 0, 1)
+    assert both.lines == ()  # no median on either side
+
+
+def test_a_margin_that_is_infinite_says_nothing(tmp_path: Path) -> None:
+    line = compare_boards(boards(tmp_path, [cell(robust(205))], [cell(robust(188))]), ("l2_median",)).lines[0]
+    assert (line.values[0], line.margin, line.verdict) == (math.inf, math.inf, "open")
+    for margin in (math.inf, math.nan):
+        assert replace(line, margin=margin, difference=IDENTICAL._replace(test="any")).verdict == "open"
+    assert replace(line, margin=0.1, difference=IDENTICAL._replace(test="any")).verdict == "equivalent"
+
+
+def test_many_medians_can_be_significant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    n = 60
+    far, near = (classified(right(n, n), ~right(n, n), l2=np.full(n, size)) for size in (3.0, 0.03))
+    for outcomes in (far, near):
+        outcomes["l2"] = outcomes["l2"] + np.linspace(0, 0.01, n)
+    runs = [
+        write_run(tmp_path / name, [cell(outcomes, perturbation=f"a{k}") for k in range(60)])
+        for name, outcomes in (("a", far), ("b", near))
+    ]
+    comparison = compare_boards([read_board(run) for run in runs], ("l2_median",))
+    assert {line.verdict for line in comparison.lines} == {"worse"}
+    assert comparison.lines[0].difference.p == pytest.approx(2 / 6001)
+    command = ["compare", *map(str, runs), "--figure", "l2_median", "--fail-on", "regression"]
+    assert invoke(command) == 1
+    assert capsys.readouterr().err.count("regression: ") == 60
+
+
+def test_the_figure_of_clean_inputs_is_one_line_for_each_network(tmp_path: Path) -> None:
+    worse = right(N, 350)
+
+    def rows(clean: Any) -> list[dict[str, Any]]:
+        found = []
+        for defense in ("none", "squeezing"):
+            fooled = [(f"a{k}", right(N, k) & clean) for k in (9, 99)]
+            some = [
+                cell(classified(clean, after), defense=defense, perturbation=name) for name, after in fooled
+            ]
+            plain = cell(classified(clean, clean), defense=defense, perturbation="none", knowledge="none")
+            found += [*some, worst(some), plain]
+        return found
+
+    comparison = compare_boards(boards(tmp_path, rows(CLEAN), rows(worse)), ("clean", "perturbed"))
+    lines = [line for line in comparison.lines if line.figure == "clean"]
+    assert [line.label() for line in lines] == [
+        f"sky / net / {name}, seed 0" for name in ("none", "squeezing")
+    ]
+    assert [line.pair.first["perturbation"] for line in lines] == ["none", "none"]
+    assert len(comparison.lines) == 2 + 8
+    seeds = [*rows(CLEAN), *(cell(robust(9), seed=seed) for seed in (1, 2))]
+    alone = compare_boards(boards(tmp_path / "more", seeds, seeds), ("clean",))
+    assert len(alone.lines) == 4
+
+
+def test_distances_are_compared_under_attacks_alone(tmp_path: Path) -> None:
+    noise = {"perturbation": "noise", "perturbation_id": "toys/noise", "knowledge": "none"}
+
+    def rows(count: int) -> list[dict[str, Any]]:
+        broken = [cell(robust(count)), cell(robust(count), **noise), cell(robust(380), perturbation="weak")]
+        return [*broken, cell(classified(CLEAN, CLEAN), perturbation="none", knowledge="none")]
+
+    comparison = compare_boards(boards(tmp_path, rows(40), rows(50)), ("l2_median",))
+    assert [line.pair.first["perturbation"] for line in comparison.lines] == ["pgd"]
 
 
 def test_detectors_are_compared_by_their_auroc(tmp_path: Path) -> None:
@@ -299,8 +407,9 @@ def test_added_removed_and_changed_rows_are_told(tmp_path: Path) -> None:
 def test_seeds_are_not_mixed_up_with_samples(tmp_path: Path) -> None:
     first, second = made(seeds=(0, 1, 2)), made(squeezed=230, seeds=(0, 1, 2))
     groups = by_axes(compare_boards(boards(tmp_path, first, second)), ("defense",))
-    assert [group.labels for group in groups] == [{"defense": "none"}, {"defense": "squeezing"}]
-    squeezed = groups[1]
+    told = [(group.labels["defense"], group.kind, group.rows) for group in groups]
+    assert told == [("none", "clean", 3), ("none", "attack", 3), ("squeezing", "attack", 3)]
+    squeezed = groups[2]
     rates = {k: float((right(N, k) & CLEAN).mean()) for k in range(200, 233)}
     gains = [rates[230 + seed] - rates[200 + seed] for seed in (0, 1, 2)]
     assert (squeezed.rows, squeezed.difference.n) == (3, 3)
@@ -308,7 +417,19 @@ def test_seeds_are_not_mixed_up_with_samples(tmp_path: Path) -> None:
     assert squeezed.difference.deviation == pytest.approx(np.std(gains, ddof=1), abs=1e-6)
     assert groups[0].difference[:2] == (0, 0)
     alone = by_axes(compare_boards(boards(tmp_path, first[:3], second[:3])), ("defense",))
-    assert math.isnan(alone[1].difference.deviation)
+    assert math.isnan(alone[2].difference.deviation)
+
+
+def test_means_are_over_rows_of_one_kind(tmp_path: Path) -> None:
+    attacks = [cell(robust(k), perturbation=f"a{k}") for k in (40, 80)]
+    noise = cell(robust(300), perturbation="noise", perturbation_id="toys/noise", knowledge="none")
+    run = [*attacks, noise, worst(attacks)]
+    groups = by_axes(compare_boards(boards(tmp_path, run, run)), ("model",))
+    assert {group.kind: group.rows for group in groups} == {"attack": 2, "corruption": 1, "worst-case": 1}
+    both = [float((right(N, k) & CLEAN).mean()) for k in (40, 80)]
+    means = {group.kind: group.first.mean for group in groups}
+    assert means["attack"] == pytest.approx(np.mean(both), abs=1e-6)
+    assert means["worst-case"] == pytest.approx(both[0], abs=1e-6)
 
 
 class Held(Board):
@@ -367,6 +488,19 @@ def test_fail_on_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert invoke(["compare", before, after, "--fail-on", f"regression:{points:g}"]) == code
 
 
+def test_rows_that_are_gone_and_nothing_to_compare_are_regressions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*made(), cell(None, perturbation="skipped")]
+    runs = [str(write_run(tmp_path / name, some)) for name, some in (("a", rows), ("b", rows[:2]))]
+    assert invoke(["compare", *runs, "--fail-on", "regression"]) == 1
+    told = capsys.readouterr().err
+    assert told == f"regression: sky / net / squeezing / pgd, adaptive, seed 0: not in {runs[1]}\n"
+    assert invoke(["compare", *reversed(runs), "--fail-on", "regression"]) == 0
+    assert invoke(["compare", runs[0], runs[0], "--figure", "detector_auroc", "--fail-on", "regression"]) == 1
+    assert capsys.readouterr().err == "regression: nothing was compared: no figure on both sides\n"
+
+
 def test_a_row_that_lost_its_figures_is_a_regression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -414,8 +548,44 @@ def test_table_markdown_csv_and_json_say_the_same(tmp_path: Path, capsys: pytest
     assert "- 3 lines: 2 same, 1 worse (margin 1)" in lines
     assert invoke(["compare", *runs, "--by", "model,defense"]) == 0
     grouped = capsys.readouterr().out.splitlines()
-    assert grouped[0].split()[:6] == ["run", "model", "defense", "metric", "rows", "seeds"]
-    assert grouped[2].split()[-2:] == ["1", "worse"]
+    assert grouped[0].split()[:6] == ["run", "model", "defense", "kind", "metric", "rows"]
+    assert grouped[3].split()[-2:] == ["1", "worse"]
+
+
+def test_an_axis_that_is_named_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(write_run(tmp_path / "a", made()))
+    shown = []
+    for by in ("model,defense", "model,defense,model"):
+        assert invoke(["compare", run, run, "--by", by]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+
+
+EVIL = "net\x1b]0;title\x07\x1b[2J\x9b1m"
+
+
+def test_control_characters_of_labels_do_not_reach_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [cell(robust(100 + k), model=EVIL, defense=f"d{k}", cell_id=f"c{k}") for k in (0, 200)]
+    before, after = write_csv(tmp_path / "a.csv", rows), write_csv(tmp_path / "b.csv", rows[:1])
+    table = [["compare", str(before), str(after), "--fail-on", "regression"], ["rank", str(before)]]
+    forms = [
+        [*command, "--format", form] for command in table for form in ("table", "markdown", "csv", "json")
+    ]
+    kept = [
+        ["export", str(before), "--format", form, "--columns", "model,clean"]
+        for form in ("markdown", "latex")
+    ]
+    for command in [*forms, *kept]:
+        invoke(command)
+        output = capsys.readouterr()
+        shown = click.unstyle(output.out + output.err)
+        assert "net" in shown
+        assert not [one for one in shown if one != "\n" and not one.isprintable()], command
+    other = write_csv(tmp_path / "c.csv", [rows[0] | {"fingerprint": "11"}])
+    assert invoke(["compare", str(before), str(other)]) == 2
+    assert "\x07" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -426,6 +596,9 @@ def test_table_markdown_csv_and_json_say_the_same(tmp_path: Path, capsys: pytest
         (["--between", "dataset=a,b"], "'dataset' is none of model, defense"),
         (["--between", "defense=none,squeezin"], "has no defense 'squeezin' (did you mean 'squeezing'?)"),
         (["--fail-on", "anything"], "not of the form regression or regression:POINTS"),
+        (["--margin", "nan"], "--margin nan: not a finite number"),
+        (["--margin", "inf"], "--margin inf: not a finite number"),
+        (["--figure", "area", "--up-to", "nan"], "--up-to nan: not a finite number"),
         (["--by", "modle"], "there is no axis 'modle' (did you mean 'model'?)"),
         (["--figure", "luck"], "'luck' is not one of"),
         (["nowhere.csv"], "nowhere.csv: there is no such file"),

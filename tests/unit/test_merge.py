@@ -96,6 +96,50 @@ def test_rows_of_the_same_labels_keep_their_own_outcomes(tmp_path: Path) -> None
     assert invoke(["compare", runs[1], str(tmp_path / "all"), "--fail-on", "regression"]) == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("out", ["all", "all.csv"])
+def test_outcomes_are_kept_wherever_one_side_has_them(tmp_path: Path, order: int, out: str) -> None:
+    pair = [one(20), one(30, perturbation="fgsm")]
+    rows = [*pair, worst(pair)]
+    bare, full = write_csv(tmp_path / "bare.csv", rows), write_run(tmp_path / "full", rows)
+    assert invoke(["merge", *map(str, [bare, full][::order]), "--out", str(tmp_path / out)]) == 0
+    board = read_board(tmp_path / out)
+    assert len(board.rows) == 3
+    assert all(board.outcomes(row) is not None for row in board.rows)
+
+
+def test_the_outcomes_of_other_figures_are_not_kept(tmp_path: Path) -> None:
+    bare = write_csv(tmp_path / "bare.csv", [one(20)])
+    other = write_run(tmp_path / "other", [one(30)])
+    out = tmp_path / "all.csv"
+    assert invoke(["merge", str(bare), str(other), "--out", str(out), "--keep-first"]) == 0
+    board = read_board(out)
+    assert (board.rows[0]["n_success"], board.outcomes(board.rows[0])) == (40, None)
+
+
+@pytest.mark.parametrize("out", ["all", "all.csv"])
+def test_damaged_outcomes_are_not_copied_and_those_that_are_gone_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    rows = [one(20), one(30, perturbation="fgsm")]
+    run = write_run(tmp_path / "a", rows)
+    file = run / "cells" / f"{rows[0]['cell_id']}.npz"
+    data = bytearray(file.read_bytes())
+    data[200] ^= 1
+    file.write_bytes(bytes(data))
+    export = ["export", str(run), "--format", "reference", "--out", str(tmp_path / "kept.csv")]
+    for command in (["merge", str(run), "--out", str(tmp_path / out)], export):
+        assert invoke(command) == 2
+        told = capsys.readouterr().err
+        assert f"{file}: not the outcomes that" in told
+        assert len(told.splitlines()) == 1
+        assert not (tmp_path / out / "leaderboard.csv").exists()
+    file.unlink()
+    for command in (["merge", str(run), "--out", str(tmp_path / f"again-{out}")], export):
+        assert invoke(command) == 0
+        assert capsys.readouterr().err == f"without outcomes: {file} is gone, though a record speaks of it\n"
+
+
 @pytest.mark.parametrize("name", ["there", "there.csv"])
 def test_what_is_there_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

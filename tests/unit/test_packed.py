@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +177,19 @@ def test_a_reference_of_a_reference_has_the_same_bytes(run: Path, reference: Pat
         for suffix in (".csv", ".samples.npz", ".suite.yaml"):
             assert again.with_suffix(suffix).read_bytes() == reference.with_suffix(suffix).read_bytes()
     assert reference.read_bytes() == (run / "leaderboard.csv").read_bytes()
+
+
+def test_bytes_do_not_depend_on_the_order_of_hashes(run: Path, reference: Path, tmp_path: Path) -> None:
+    made = {reference.with_suffix(".samples.npz").read_bytes()}
+    for seed in ("1", "2", "3"):
+        out = tmp_path / f"{seed}.csv"
+        arguments = ["export", str(run), "--format", "reference", "--out", str(out)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run(
+            [sys.executable, "-m", "advbench", *arguments], env=environment, check=True, capture_output=True
+        )
+        made.add(out.with_suffix(".samples.npz").read_bytes())
+    assert len(made) == 1
 
 
 def test_merging_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from boards import cell, classified, estimated, right, worst, write_csv, write_run
 
 from advbench.cli.main import invoke
+from advbench.cli.rank import heading
 from advbench.evidence.board import read_board
 from advbench.evidence.exact import holm, mcnemar
 from advbench.evidence.ranking import letter_display, rank
@@ -127,9 +128,49 @@ def test_regressors_with_the_smallest_spread_come_first(tmp_path: Path) -> None:
     z, noise = rng.uniform(0.1, 1, N), rng.normal(0, 0.02, N)
     task = Regression(("z",), tolerance=0.15, relative=True)
     rows = [cell(estimated(z, z, z + scale * noise), task, model=str(scale)) for scale in (2.0, 1.0, 1.01)]
-    (found,) = rank(read_board(write_run(tmp_path / "a", rows)))
+    (found,) = rank(read_board(write_run(tmp_path / "a", rows)), figure="perturbed")
     assert [place.row["model"] for place in found.places] == ["1.0", "1.01", "2.0"]
     assert not set(found.places[0].letters) & set(found.places[2].letters)
+
+
+def test_attacked_regressors_are_ranked_by_their_outliers(tmp_path: Path) -> None:
+    z = np.linspace(0.1, 1, N)
+    task = Regression(("z",), tolerance=0.15, relative=True)
+    # All estimates are moved alike, so the spread is 0; but those of the first model are outliers.
+    rows = [
+        cell(estimated(z, z, z + shift * (1 + z)), task, model=name, **more)
+        for name, shift in (("a", 0.5), ("b", 0.1))
+        for more in ({}, {"perturbation": "none", "knowledge": "none"})
+    ]
+    found = {one.shared["perturbation"]: one for one in rank(read_board(write_run(tmp_path / "a", rows)))}
+    assert [place.row["model"] for place in found["pgd"].places] == ["b", "a"]
+    assert (found["pgd"].figure, found["pgd"].apart, found["none"].figure) == ("eta", 1, "perturbed")
+    assert heading(found["pgd"]).endswith(f"eta (smaller is better) of {N} samples")
+
+
+def test_attacks_without_a_budget_are_ranked_by_their_median_distance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = {"strength": None, "norm": "l2", "perturbation": "ddn", "perturbation_params": "{}"}
+    clean = right(N, N)
+    rows = [
+        cell(classified(clean, ~clean, l2=size + np.linspace(0, 0.1, N)), model=model, **bare)
+        for model, size in (("near", 0.1), ("far", 2.0), ("farther", 2.01))
+    ]
+    run = write_run(tmp_path / "a", rows)
+    (found,) = rank(read_board(run))
+    assert [place.row["model"] for place in found.places] == ["farther", "far", "near"]
+    assert not set(found.places[0].letters) & set(found.places[2].letters)
+    assert invoke(["rank", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"sky / ddn, adaptive, seed 0: l2 median (larger is better) of {N} samples"
+    assert lines[1].split()[:4] == ["rank", "model", "defense", "l2_median"]
+    assert lines[2].split()[:4] == ["1", "farther", "none", "2.06"]
+    (other,) = rank(read_board(run), figure="perturbed")
+    assert (other.figure, other.apart) == ("perturbed", 0)
+    assert rank(read_board(run), figure="eta") == []
+    assert invoke(["rank", str(run), "--figure", "linf_median", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["places"][0]["linf_median"] == pytest.approx(0.1)
 
 
 # --- the command --------------------------------------------------------------------------------------------------

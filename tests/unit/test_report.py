@@ -20,6 +20,7 @@ import pytest
 import reports
 
 from advbench.cli.main import invoke
+from advbench.errors import UserError
 from advbench.evidence.statistics import auroc, wilson
 from advbench.report import curves, samples, summary
 from advbench.report.page import json_for_script, number, write_report
@@ -187,6 +188,26 @@ def test_equal_labels_with_other_parameters_are_other_families(tmp_path: Path) -
     assert [family for _, (family, _) in named(rows, tmp_path)] == ["pgd #1", "pgd #2"]
 
 
+def test_equal_labels_with_other_parameters_are_named_by_their_runs(tmp_path: Path) -> None:
+    outcomes = boards.classified([1] * 8, [1] * 4 + [0] * 4)
+    tables = []
+    for name, steps in (("a", 5), ("b", 9), ("c", 9)):
+        rows = []
+        for eps in (0.1, 0.3):
+            params = json.dumps({"eps": eps, "steps": steps})
+            rows.append(boards.cell(outcomes, **reports.pgd(eps) | {"perturbation_params": params}))
+        rows += [boards.cell(outcomes, **reports.jpeg(quality)) for quality in (90, 50)]
+        params = json.dumps({"goal": "untargeted", "steps": steps})
+        rows.append(boards.cell(outcomes, **reports.smallest(perturbation_params=params)))
+        tables.append(boards.write_csv(tmp_path / f"{name}.csv", rows))
+    data = table(read_sources(tables))
+    runs, families = (unpacked(data, name) for name in ("run", "family"))
+    assert set(zip(runs, families)) == {
+        ("a", "fmn [a]"), ("a", "jpeg"), ("a", "pgd [a]"),
+        *((run, family) for run in "bc" for family in ("fmn [b, c]", "jpeg", "pgd [b, c]")),
+    }  # fmt: skip
+
+
 def test_a_parameter_that_equals_one_strength_by_chance_stays(tmp_path: Path) -> None:
     outcomes = boards.classified([1] * 8, [1] * 4 + [0] * 4)
     rows = []
@@ -313,9 +334,10 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert [source.home for source in sources] == [*paths[:2], None]
 
 
-def test_of_a_leaderboard_without_rows_there_is_a_page(tmp_path: Path) -> None:
+def test_of_a_leaderboard_without_rows_there_is_no_page(tmp_path: Path) -> None:
     path = boards.write_csv(tmp_path / "empty.csv", [])
-    assert write_report([path], tmp_path / "out.html").rows == 0
+    with pytest.raises(UserError, match="has no rows"):
+        write_report([path], tmp_path / "out.html")
 
 
 # --- summary -----------------------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ def test_examples_begin_with_what_was_fooled(tmp_path: Path) -> None:
     first, second = panel.examples[:2]
     assert (first.target, first.clean, first.perturbed, first.fooled) == ("0", "0", "1", True)
     assert (first.scale, second.scale) == ("0", "2.5")
+    assert (first.black, first.white) == ("0", "9.25")  # one pixel of 16 is 10: 10 * (0.995 * 15 - 14)
     change = np.asarray(decoded(second.change))
     assert change.shape == (4, 4)
     assert change[1, 1] == 0

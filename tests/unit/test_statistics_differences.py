@@ -19,8 +19,9 @@ from advbench.evidence.differences import (
     unpaired,
     unpaired_rates,
 )
-from advbench.evidence.exact import holm, mcnemar
-from advbench.evidence.statistics import Interval, bca, clopper_pearson, over_seeds, sigma_mad, wilson
+from advbench.evidence.drawing import drawn_auroc, drawn_median
+from advbench.evidence.exact import holm, least_wins, mcnemar, power
+from advbench.evidence.statistics import Interval, auroc, bca, clopper_pearson, over_seeds, sigma_mad, wilson
 
 # --- against scipy and definitions --------------------------------------------------------------------------------
 
@@ -142,6 +143,38 @@ def test_paired_bootstrap_of_nothing_and_of_infinities() -> None:
     assert (found.value, found.low, found.high) == (math.inf, math.inf, math.inf)
     assert found.p == pytest.approx(2 / 2001)
     assert found == paired_bootstrap(median, values, far)
+
+
+def test_more_is_drawn_where_a_family_needs_it() -> None:
+    def median(draws: Any) -> Any:
+        return np.sort(draws, axis=-1)[..., 25]
+
+    near, far = np.linspace(1, 2, 50), np.linspace(3, 4, 50)
+    smallest = {m: paired_bootstrap(median, near, far, family=m).p for m in (1, 20, 60, 2000, 10**6)}
+    assert smallest == pytest.approx(
+        {1: 2 / 2001, 20: 2 / 2001, 60: 2 / 6001, 2000: 2 / 100_001, 10**6: 2 / 100_001}
+    )
+    assert all(p * m <= 0.05 for m, p in smallest.items() if m <= 2000)
+    other = near + np.where(np.arange(50) % 2, 0.01, -0.01)
+    mixed = paired_bootstrap(median, near, other)
+    assert mixed == paired_bootstrap(median, near, other, family=2000)
+    assert mixed.p > 2 / 2001
+
+
+def test_counted_medians_and_areas_are_those_of_the_samples_drawn() -> None:
+    rng = np.random.default_rng(4)
+    for n in (1, 2, 31, 40):
+        values = np.where(rng.random(n) < 0.3, np.nan, rng.integers(0, 6, n).astype(float))
+        values[rng.random(n) < 0.3] = np.inf
+        scores = rng.integers(0, 9, (n, 2)).astype(float)
+        scores[rng.random((n, 2)) < 0.3] = np.nan
+        rows = rng.integers(n, size=(200, n))
+        for found, some in zip(drawn_median(values)(rows), values[rows]):
+            left = some[~np.isnan(some)]
+            np.testing.assert_equal(found, np.median(left) if len(left) else np.nan)
+        for found, some in zip(drawn_auroc(scores)(rows), scores[rows]):
+            sides = [side[~np.isnan(side)] for side in some.T]
+            np.testing.assert_allclose(found, auroc(*sides), rtol=1e-12, equal_nan=True)
 
 
 def test_seeds() -> None:
@@ -270,11 +303,29 @@ def test_the_paired_bootstrap_covers_the_truth_and_errs_rarely() -> None:
 
 
 def test_the_detectable_difference_is_found_in_80_percent_of_cases() -> None:
-    for n in (200, 500, 2000):
+    for n, rest in ((10, 0.03), (60, 0.03), (200, 0.02), (500, 0.02), (2000, 0.03)):
         truth = detectable(n)
-        found = [mcnemar(int(g), int(k)) <= 0.05 for g, k in trials(n, max(0.1, truth), truth, 3000)]
-        # The exact test is a little less powerful than the normal approximation that the formula comes from.
-        assert 0.72 <= np.mean(found) <= 0.84
-    assert 100 * detectable(500) == pytest.approx(3.95, abs=0.01)
+        found = [mcnemar(int(g), int(k)) <= 0.05 for g, k in trials(n, max(0.1, truth), truth, 4000)]
+        assert 0.8 - rest <= np.mean(found) <= 0.8 + rest  # of 4,000 trials one standard error is 0.6 %
     assert math.isnan(detectable(0))
-    assert detectable(10) > 0.1
+    assert math.isnan(detectable(5))
+    assert 0.8 < detectable(6) <= 1
+    # Miettinen 1968 beyond: n d^2 = (1.96 sqrt(0.1) + 0.8416 sqrt(0.1 - d^2))^2
+    d = detectable(4000)
+    assert 4000 * d**2 == pytest.approx((1.959964 * 0.1**0.5 + 0.841621 * (0.1 - d**2) ** 0.5) ** 2, rel=0.02)
+
+
+def test_power_and_least_wins_are_those_of_the_binomial_test() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for differing in (0, 3, 5, 6, 7, 24, 101):
+        wins = least_wins(differing)
+        assert differing / 2 < wins <= differing + 1
+        assert wins > differing or mcnemar(wins, differing - wins) <= 0.05
+        assert mcnemar(wins - 1, differing - wins + 1) > 0.05
+    n, changed, difference = 30, 0.4, 0.3
+    expected = sum(
+        stats.binom.pmf(k, n, changed) * stats.binom.sf(least_wins(k) - 1, k, 0.875) for k in range(n + 1)
+    )
+    assert power(n, changed, difference) == pytest.approx(expected, rel=1e-9)
+    assert power(6, 1.0, 1.0) == 1.0
+    assert power(5, 1.0, 1.0) == 0.0

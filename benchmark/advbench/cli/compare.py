@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def axes_of(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     UserError
         If there is no such axis.
     """
-    axes = tuple(part.strip() for part in (value or "").split(",") if part.strip())
+    axes = tuple(dict.fromkeys(part.strip() for part in (value or "").split(",") if part.strip()))
     for axis in axes:
         if axis not in AXES:
             raise UserError(f"--by {value}: there is no axis {axis!r}{near(axis, AXES)}")
@@ -75,12 +76,25 @@ def _fail_on(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     return float(found[1] or 0)
 
 
+def finite(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """A number that an option may have.
+
+    Raises
+    ------
+    UserError
+        If it is infinite or none.
+    """
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"--{str(option.name).replace('_', '-')} {value:g}: not a finite number")
+    return value
+
+
 by = click.option(
     "--by",
     metavar="AXIS[,...]",
     callback=axes_of,
     help="Show means over rows and seeds for each label of these axes: dataset, model, defense, perturbation, "
-    "knowledge, seed.",
+    "knowledge, seed; apart for clean, corruption, attack and worst-case rows.",
 )
 mid_p = click.option(
     "--mid-p", is_flag=True, help="McNemar's mid-p in place of the exact test: more powerful."
@@ -122,12 +136,14 @@ out = click.option(
     "--up-to",
     metavar="EPS",
     type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
     help="Where the areas of `--figure area` end  [default: the largest distance that either row found]",
 )
 @click.option(
     "--margin",
     metavar="POINTS",
     type=click.FloatRange(min=0),
+    callback=finite,
     default=1.0,
     show_default=True,
     help="A loss that is not worth mentioning: percentage points of a rate, percent of any other figure.",
@@ -138,7 +154,8 @@ out = click.option(
     "--fail-on",
     metavar="regression[:POINTS]",
     callback=_fail_on,
-    help="Exit with 1 if a line is significantly worse by more than POINTS, or has lost its result.",
+    help="Exit with 1 if a line is significantly worse, and by more than POINTS in its estimate; if a row lost its "
+    "result or is gone; if nothing was compared.",
 )
 @form
 @out

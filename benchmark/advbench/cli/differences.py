@@ -8,8 +8,9 @@ from typing import Any
 
 from advbench.cli.sheet import Sheet, plain
 from advbench.display.words import plural
-from advbench.evidence.comparing import VERDICTS, Comparison, Group, Line
+from advbench.evidence.comparing import CLEAN, VERDICTS, Comparison, Group, Line
 from advbench.evidence.joining import AXES, label
+from advbench.evidence.leaderboard import visible
 from advbench.evidence.statistics import Seeds
 
 MOST = 60
@@ -48,6 +49,8 @@ def remarks(comparison: Comparison, margin: float) -> list[str]:
         )
     if not comparison.paired:
         lines.append("unpaired: outcomes of samples are missing, so intervals are wider than they need to be")
+    lines += [f"gone: {visible(file)}, though its record speaks of it" for file in comparison.gone[:FEW]]
+    lines += [f"gone: … and {plural(len(comparison.gone) - FEW, 'more file')}"] * (len(comparison.gone) > FEW)
     for name, joined in zip(comparison.names[1:], comparison.joined):
         for where, rows in ((comparison.names[0], joined.removed), (name, joined.added)):
             lines += [f"only in {where}: {label(row, comparison.free)}" for row in rows[:FEW]]
@@ -85,7 +88,7 @@ def line_sheet(comparison: Comparison, most: int | None = None, exact: bool = Fa
     rows = [
         [
             *([line.boards[1]] if several else []),
-            label(line.pair.first, comparison.free),
+            line.label(comparison.free),
             *([line.figure] if figures else []),
             *_numbers(line),
             line.verdict,
@@ -114,6 +117,8 @@ _NAMES = (
 def _plain_record(line: Line, free: str) -> dict[str, Any]:
     row, found = line.pair.first, line.difference
     identity = {name: row[name] for name in (*AXES, "kind", "norm", "strength", "metric", "n")}
+    if line.figure == CLEAN:  # of a network, whatever its rows are under
+        identity |= dict.fromkeys(("perturbation", "knowledge", "kind", "norm", "strength"))
     if free:
         identity[free] = f"{row[free]} -> {line.pair.second[free]}"
     numbers = {
@@ -136,11 +141,12 @@ def _value(value: Any) -> str:
 
 
 def group_sheet(groups: Sequence[Group], axes: Sequence[str]) -> Sheet:
-    """One row for each group: means over its rows, mean and deviation over its seeds."""
+    """One row for each group: its kind of rows, means over them, mean and deviation over its seeds."""
     rows = [
         [
             group.boards[1],
             *(str(group.labels[axis]) for axis in axes),
+            group.kind,
             group.metric,
             str(group.rows),
             str(group.first.n),
@@ -150,8 +156,8 @@ def group_sheet(groups: Sequence[Group], axes: Sequence[str]) -> Sheet:
         ]
         for group in groups
     ]
-    heads = ["run", *axes, "metric", "rows", "seeds", "first", "second", "difference", "verdicts"]
-    at = len(axes) + 2
+    heads = ["run", *axes, "kind", "metric", "rows", "seeds", "first", "second", "difference", "verdicts"]
+    at = len(axes) + 3
     return Sheet(heads, rows, frozenset(range(at, at + 5)))
 
 
@@ -192,6 +198,7 @@ def document(comparison: Comparison, groups: Sequence[Group], reasons: Sequence[
             {
                 **group.labels,
                 "run": group.boards[1],
+                "kind": group.kind,
                 "figure": group.figure,
                 "metric": group.metric,
                 "rows": group.rows,

@@ -12,7 +12,7 @@ import click
 
 from advbench.cli.compare import out
 from advbench.cli.main import COMMANDS
-from advbench.cli.reference import write_reference
+from advbench.cli.reference import tell_gone, write_reference
 from advbench.cli.sheet import Sheet, as_json, deliver, latex, markdown
 from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
@@ -68,6 +68,7 @@ def command(run: Path, form: str, columns: tuple[str, ...], out: Path | None) ->
         if out is None:
             raise UserError("--format reference needs --out NAME.csv: it is several files")
         click.echo(write_reference(out, board.rows, board.extra, board.outcomes, board.suite, board.run))
+        tell_gone([board])
     elif form == "json":
         deliver(as_json([{name: row[name] for name in columns or known} for row in board.rows]), out)
     else:

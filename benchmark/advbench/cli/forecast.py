@@ -18,6 +18,7 @@ from advbench.runtime.identify import (
     training_defenses,
 )
 from advbench.suite.grid import Cell
+from advbench.values import Regression
 
 JUDGING = 2
 """Forward passes per sample by which the harness judges a cell, before and after the perturbation."""
@@ -94,6 +95,18 @@ def sizes(plan: Plan, environment: Environment) -> dict[str, int | None]:
         if not one.cell.skip and one.cell.dataset.label not in found:
             card = known_card(environment, one.cell.dataset.spec, one.cell.source_spec)
             found[one.cell.dataset.label] = _samples(one.cell, card)
+    return found
+
+
+def regressions(plan: Plan, environment: Environment) -> set[str]:
+    """Labels of the data sets whose task is no classification, as far as their card or their tags say so."""
+    found = set()
+    for cell in (one.cell for one in plan.cells):
+        card = known_card(environment, cell.dataset.spec, cell.source_spec)
+        component = _component(environment, cell.dataset.spec)
+        kinds = component.tags.tasks if component is not None else ()
+        if isinstance(card.task, Regression) if card is not None else "classification" not in kinds:
+            found.add(cell.dataset.label)
     return found
 
 

@@ -14,6 +14,7 @@ import click
 
 from advbench import __version__
 from advbench.errors import AdvbenchError, SuiteError
+from advbench.evidence.leaderboard import visible
 
 COMMANDS = {
     "run": "Run a suite and write its leaderboard.",
@@ -126,4 +127,6 @@ def tell(error: AdvbenchError) -> None:
     """Say what is wrong, one line for each mistake."""
     lines = [str(problem) for problem in error.problems] if isinstance(error, SuiteError) else [str(error)]
     for line in lines:
-        click.echo(click.style("error: ", fg="red", bold=True) + line, err=True)
+        click.echo(
+            click.style("error: ", fg="red", bold=True) + "\n".join(map(visible, line.split("\n"))), err=True
+        )

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from advbench.cli.main import COMMANDS
-from advbench.cli.reference import write_reference
+from advbench.cli.reference import tell_gone, write_reference
 from advbench.display.words import plural
 from advbench.errors import UserError
 from advbench.evidence.board import LEADERBOARD, read_board
-from advbench.evidence.leaderboard import to_csv
+from advbench.evidence.leaderboard import to_csv, visible
 from advbench.evidence.merging import Merged, merge
 from advbench.store.files import write_atomic, write_text
 
@@ -48,7 +48,7 @@ def command(runs: tuple[Path, ...], out: Path, keep_first: bool) -> int:
         raise UserError(f"--out {out}: a run folder keeps more of each sample than {packed} has; name a .csv")
     merged = merge(boards)
     for one in merged.disagreements[:MOST]:
-        click.echo(click.style("disagreement: ", fg="red", bold=True) + str(one), err=True)
+        click.echo(click.style("disagreement: ", fg="red", bold=True) + visible(str(one)), err=True)
     more = len(merged.disagreements) - MOST
     if more > 0:
         click.echo(f"… and {plural(more, 'more figure')}", err=True)
@@ -66,6 +66,7 @@ def command(runs: tuple[Path, ...], out: Path, keep_first: bool) -> int:
     if merged.completed:
         told.append(f"{merged.completed} that had no figures at first")
     click.echo(f"wrote {out}: {', '.join(told)}")
+    tell_gone(boards)
     return 0
 
 
@@ -79,6 +80,7 @@ def _write(merged: Merged, out: Path) -> None:
     for row, board in zip(merged.rows, merged.sources):
         if board.folder is None:
             continue
+        board.intact(row)  # what is damaged is not copied
         for suffix in ("json", "npz"):
             source = board.folder / "cells" / f"{row['cell_id']}.{suffix}"
             if source.is_file():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import click
 
-from advbench.cli.forecast import Network, Spending, networks, sizes, spending
+from advbench.cli.forecast import Network, Spending, networks, regressions, sizes, spending
 from advbench.cli.main import COMMANDS
 from advbench.cli.selection import ONLY_EPILOG, Selection, selects
 from advbench.components.loader import Plugins
@@ -46,7 +46,7 @@ def show(selection: Selection, as_json: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(as_document(plan, needed, costs), indent=1))
         return
-    told = _precision(sizes(plan, planner.environment))
+    told = _precision(sizes(plan, planner.environment), regressions(plan, planner.environment))
     for line in [*_axes(plan), "", *_rows(plan), *_networks(needed), *_passes(costs), *told, *_unknown(plan)]:
         click.echo(line)
 
@@ -184,19 +184,29 @@ def _passes(costs: list[Spending]) -> list[str]:
     return [f"  {'passes' if index == 0 else '':<20}{line}" for index, line in enumerate(words)]
 
 
-def _precision(sizes: Mapping[str, int | None]) -> list[str]:
+def _precision(sizes: Mapping[str, int | None], regressions: Collection[str] = ()) -> list[str]:
     """What so many samples can tell, before they are paid for."""
+    groups: dict[tuple[int, bool], list[str]] = {}
+    for label, n in sizes.items():
+        if n:
+            groups.setdefault((n, label in regressions), []).append(label)
     lines: list[str] = []
-    for n in sorted({n for n in sizes.values() if n}):
-        labels = ", ".join(label for label, size in sizes.items() if size == n)
-        half, most = (wilson(round(rate * n), n) for rate in (0.5, 0.9))
-        lines += [
-            f"{plural(n, 'sample')} ({labels}): an accuracy of 50 % is known to {_points(half)} points either way,"
-            f" one of 90 % to {_points(most)} (95 %);",
-            f"two rows of the same samples can be told apart from {100 * least_changed() / n:.2g} points on, at best",
-            *_found(n),
-        ]
+    for (n, regression), labels in sorted(groups.items()):
+        lines += _told(f"{plural(n, 'sample')} ({', '.join(labels)})", n, regression)
     return [f"  {'precision' if index == 0 else '':<20}{line}" for index, line in enumerate(lines)]
+
+
+def _told(head: str, n: int, regression: bool) -> list[str]:
+    if n < least_changed():
+        return [f"{head}: too few to tell any two rows apart; it takes {least_changed()}"]
+    half, most = (wilson(round(rate * n), n) for rate in (0.5, 0.1 if regression else 0.9))
+    what, other = ("a share of outliers (eta)", 10) if regression else ("an accuracy", 90)
+    return [
+        f"{head}: {what} of 50 % is known to {_points(half)} points either way,"
+        f" one of {other} % to {_points(most)} (95 %);",
+        f"two rows of the same samples can be told apart from {100 * least_changed() / n:.2g} points on, at best",
+        *_found(n),
+    ]
 
 
 def _found(n: int) -> list[str]:
@@ -205,7 +215,10 @@ def _found(n: int) -> list[str]:
     if not least < 1:
         return []
     share = 100 * max(CHANGED, least)
-    return [f"from {100 * least:.2g} with a power of 80 %, if they differ in {share:.0f} % of the samples"]
+    return [
+        f"from about {100 * least:.2g} with a power of 80 %, if they differ in {share:.0f} % of the samples"
+        " (before correction for several lines)"
+    ]
 
 
 def _points(interval: Interval) -> str:

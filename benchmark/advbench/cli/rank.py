@@ -14,9 +14,10 @@ from advbench.cli.sheet import Sheet, as_json, comma_separated, deliver, markdow
 from advbench.display.words import plural
 from advbench.errors import UserError
 from advbench.evidence.board import read_board
-from advbench.evidence.joining import AXES
-from advbench.evidence.leaderboard import text
-from advbench.evidence.ranking import Ranking, rank
+from advbench.evidence.joining import AXES, Row
+from advbench.evidence.leaderboard import text, visible
+from advbench.evidence.ranking import RANKED, Ranking, rank
+from advbench.evidence.samples import COLUMN, smaller_is_better
 
 EPILOG = """\b
 Rows that share a letter cannot be told apart: no test of a pair of them is significant after Holm's
@@ -58,22 +59,36 @@ def _only(name: str) -> Callable[[Command], Command]:
 @_only("perturbation")
 @_only("knowledge")
 @_only("kind")
+@click.option(
+    "--figure",
+    type=click.Choice(RANKED),
+    help="What to order by  [default: the median distance of an attack without a budget, eta of an attacked regressor, "
+    "else the metric]",
+)
 @mid_p
 @form
 @out
 def command(
-    run: Path, by: tuple[str, ...], mid_p: bool, form: str, out: Path | None, **only: str | None
+    run: Path,
+    by: tuple[str, ...],
+    figure: str | None,
+    mid_p: bool,
+    form: str,
+    out: Path | None,
+    **only: str | None,
 ) -> int:
     """Order rows of the same data set and threat."""
     wanted = {name: label for name, label in only.items() if label is not None}
     rankings = [
         ranking
-        for ranking in rank(read_board(run), by, mid_p)
+        for ranking in rank(read_board(run), by, mid_p, figure or "")
         if all(str(ranking.shared.get(name)) == label for name, label in wanted.items())
     ]
     if not rankings:
         chosen = ", ".join(f"{name} {label}" for name, label in wanted.items())
-        raise UserError(f"{run}: no two rows with {chosen or 'figures'} differ in {' and '.join(by)} alone")
+        raise UserError(
+            f"{run}: no two rows with {chosen or figure or 'figures'} differ in {' and '.join(by)} alone"
+        )
     if form == "json":
         deliver(as_json([document(ranking, by) for ranking in rankings]), out)
     elif form == "csv":
@@ -103,7 +118,16 @@ def heading(ranking: Ranking) -> str:
         labels += f" {shared['norm']} {text(shared['strength'])}".rstrip()
     knowledge = f", {shared['knowledge']}" if shared.get("knowledge", "none") != "none" else ""
     seed = f", seed {shared['seed']}" if "seed" in shared else ""
-    return f"{labels}{knowledge}{seed}: {shared['metric']} of {plural(shared['n'], 'sample')}"
+    return visible(f"{labels}{knowledge}{seed}: {_what(ranking)} of {plural(shared['n'], 'sample')}")
+
+
+def _what(ranking: Ranking) -> str:
+    """The figure in words; what is no accuracy says which end is the better one."""
+    figure, row = ranking.figure, ranking.places[0].row
+    name = row["metric"] if figure == "perturbed" else figure.replace("_", " ")
+    if name == "accuracy":
+        return "accuracy"
+    return f"{name} ({'smaller' if smaller_is_better(figure, row) else 'larger'} is better)"
 
 
 def remark(ranking: Ranking) -> str:
@@ -116,12 +140,13 @@ def sheet(ranking: Ranking, by: Sequence[str]) -> Sheet:
     """The places of one ranking; with ids where several have the same labels, as after a merge."""
     labels = {tuple(place.row[axis] for axis in by) for place in ranking.places}
     more = [] if len(labels) == len(ranking.places) else ["cell_id"]
+    column = COLUMN.get(ranking.figure, ranking.figure)
     rows = [
         [
             str(place.rank),
             *(str(place.row[name]) for name in (*by, *more)),
-            _short(place.row["perturbed"]),
-            f"[{_short(place.row['perturbed_lo'])}, {_short(place.row['perturbed_hi'])}]",
+            _short(place.row[column]),
+            _ends(place.row, column),
             _short(place.row["clean"]),
             place.letters,
             place.row["flags"] or "",
@@ -130,7 +155,7 @@ def sheet(ranking: Ranking, by: Sequence[str]) -> Sheet:
     ]
     at = len(by) + len(more) + 1
     return Sheet(
-        ["rank", *by, *more, "perturbed", "95 %", "clean", "group", "flags"],
+        ["rank", *by, *more, column, "95 %", "clean", "group", "flags"],
         rows,
         frozenset({0, at, at + 1, at + 2}),
     )
@@ -140,26 +165,48 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def _ends(row: Row, column: str) -> str:
+    """The interval of a figure; nothing where it has none."""
+    low, high = (row.get(f"{column}{end}") for end in ("_lo", "_hi"))
+    return "" if low is None else f"[{_short(low)}, {_short(high)}]"
+
+
 def flat_sheet(rankings: Sequence[Ranking], by: Sequence[str]) -> Sheet:
     """All rankings as one table, one value for each cell."""
     names = [
-        *AXES, "kind", "norm", "strength", "metric", "n", "rank", "perturbed", "perturbed_lo", "perturbed_hi", "clean",
-        "group", "flags", "cell_id",
+        *AXES, "kind", "norm", "strength", "metric", "n", "figure", "value", "rank", "perturbed", "perturbed_lo",
+        "perturbed_hi", "clean", "group", "flags", "cell_id",
     ]  # fmt: skip
     rows = []
     for ranking in rankings:
         for place in ranking.places:
-            own = {**place.row, "rank": place.rank, "group": place.letters}
+            value = place.row[COLUMN.get(ranking.figure, ranking.figure)]
+            own = {**place.row, "figure": ranking.figure, "value": value}
+            own |= {"rank": place.rank, "group": place.letters}
             rows.append([text(own[name]) for name in names])
     return Sheet(names, rows)
 
 
 def document(ranking: Ranking, by: Sequence[str]) -> dict[str, Any]:
     """One ranking as plain values."""
-    names = (*by, "perturbed", "perturbed_lo", "perturbed_hi", "clean", "flags", "cell_id")
+    column = COLUMN.get(ranking.figure, ranking.figure)
+    names = (
+        *by,
+        *dict.fromkeys([column, "perturbed"]),
+        "perturbed_lo",
+        "perturbed_hi",
+        "clean",
+        "flags",
+        "cell_id",
+    )
     places = [
         {"rank": place.rank, **{name: place.row[name] for name in names}, "group": place.letters}
         for place in ranking.places
     ]
-    pairs = {"paired": ranking.paired, "pairs": ranking.pairs, "apart": ranking.apart}
+    pairs = {
+        "figure": ranking.figure,
+        "paired": ranking.paired,
+        "pairs": ranking.pairs,
+        "apart": ranking.apart,
+    }
     return {**ranking.shared, **pairs, "places": places}

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from advbench.display.words import plural, size
 from advbench.errors import UserError
-from advbench.evidence.board import LEADERBOARD, Outcomes, Row
+from advbench.evidence.board import LEADERBOARD, Board, Outcomes, Row
 from advbench.evidence.columns import NAMES
-from advbench.evidence.leaderboard import in_order, text, to_csv
+from advbench.evidence.leaderboard import in_order, text, to_csv, visible
 from advbench.evidence.packed import SUFFIX, pack
 from advbench.store.files import write_atomic, write_json, write_text
 
@@ -62,6 +64,17 @@ def write_reference(
         return f"{words}, no outcomes of samples"
     each = size(len(packed) / len(ordered))
     return f"{words}; {out.with_suffix(SUFFIX).name}: {size(len(packed))}, {each} a row"
+
+
+def tell_gone(boards: Sequence[Board]) -> None:
+    """Say in one line which outcomes are missing although a record speaks of them."""
+    files = list(dict.fromkeys(file for board in boards for file in board.gone))
+    if files:
+        more = f" and {plural(len(files) - 1, 'more file')}" if len(files) > 1 else ""
+        verb = "are" if more else "is"
+        click.echo(
+            f"without outcomes: {visible(files[0])}{more} {verb} gone, though a record speaks of it", err=True
+        )
 
 
 def _write(path: Path, value: Any, write: Callable[[Path, Any], object]) -> None:

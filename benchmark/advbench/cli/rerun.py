@@ -22,6 +22,7 @@ from advbench.engines.session import Session
 from advbench.errors import UserError
 from advbench.evidence.board import LEADERBOARD, Board, read_board
 from advbench.evidence.joining import AXES, Row
+from advbench.evidence.leaderboard import visible
 from advbench.evidence.repeating import Repeated, repeated
 from advbench.suite.findings import near
 from advbench.suite.grid import expand
@@ -133,9 +134,9 @@ def _compute(board: Board, suite: Path, options: Options, display: str) -> bool:
 def _tell(found: Repeated) -> int:
     """Say what agrees; returns the exit code."""
     for line in found.notes:
-        click.echo(line)
+        click.echo(visible(line))
     for one in found.differences[:MOST]:
-        click.echo(click.style("differs: ", fg="red", bold=True) + one, err=True)
+        click.echo(click.style("differs: ", fg="red", bold=True) + visible(one), err=True)
     if len(found.differences) > MOST:
         click.echo(f"… and {plural(len(found.differences) - MOST, 'more figure')}", err=True)
     how = "equal to the last digit" if found.exact else "95 % intervals overlap: other device"

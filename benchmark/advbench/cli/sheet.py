@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import click
 
 from advbench.errors import UserError
+from advbench.evidence.leaderboard import visible
 from advbench.store.files import write_text
 
 
@@ -26,6 +28,7 @@ class Sheet(NamedTuple):
 
 def plain(sheet: Sheet, styles: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """Aligned columns; a whole cell that is a key of ``styles`` is coloured."""
+    sheet = _shown(sheet)
     widths = [max(map(len, column)) for column in zip(sheet.headings, *sheet.rows)]
     lines = [click.style(_aligned(sheet.headings, widths, sheet.numbers), dim=True)]
     for row in sheet.rows:
@@ -37,6 +40,11 @@ def plain(sheet: Sheet, styles: Mapping[str, Mapping[str, Any]] | None = None) -
                 padded[index] = padded[index].replace(cell, click.style(cell, **styles[cell]))
         lines.append("  ".join(padded).rstrip())
     return "".join(f"{line}\n" for line in lines)
+
+
+def _shown(sheet: Sheet) -> Sheet:
+    """The same without control characters: labels may come from a file of somebody else."""
+    return sheet._replace(rows=[[visible(cell) for cell in row] for row in sheet.rows])
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], numbers: frozenset[int]) -> str:
@@ -57,14 +65,15 @@ def markdown(sheet: Sheet) -> str:
 
 def unmarked(cell: str) -> str:
     """Text that means nothing in Markdown."""
-    escaped = cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    escaped = visible(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
     return escaped.replace("*", "\\*").replace("_", "\\_").replace("`", "\\`")
 
 
 def comma_separated(sheet: Sheet) -> str:
     """A CSV with a header."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([sheet.headings, *sheet.rows])
+    rows = [["\n".join(map(visible, cell.split("\n"))) for cell in row] for row in sheet.rows]
+    csv.writer(buffer, lineterminator="\n").writerows([sheet.headings, *rows])
     return buffer.getvalue()
 
 
@@ -77,7 +86,6 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "[": "{[}",  # after a line break it would be an argument
     "*": "{*}",
-    "\n": " ",
 }
 
 
@@ -96,12 +104,13 @@ def latex(sheet: Sheet) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
+    return "".join(_LATEX.get(character, character) for character in visible(cell))
 
 
 def as_json(value: Any) -> str:
     """Readable JSON; NaN becomes null and an infinity the text ``"inf"`` or ``"-inf"``."""
-    return json.dumps(_sayable(value), indent=1, ensure_ascii=False) + "\n"
+    written = json.dumps(_sayable(value), indent=1, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", written) + "\n"
 
 
 def _sayable(value: Any) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from advbench.display.live import STYLES
-from advbench.evidence.leaderboard import Row
+from advbench.evidence.leaderboard import Row, visible
 
 MOST = 60
 """Rows that are shown; the rest is in the file."""
@@ -39,13 +39,13 @@ def show_table(rows: Sequence[Row], console: Console, rest: str) -> None:
     widths = [max(len(cell) for cell in (column.heading, *column.cells)) for column in columns]
     blocks = itertools.groupby(enumerate(shown), key=lambda one: _block(one[1]))
     for index, (heading, block) in enumerate(blocks):
-        console.print(Text(heading, "bold", overflow="ellipsis", no_wrap=True))
+        console.print(Text(visible(heading), "bold", overflow="ellipsis", no_wrap=True))
         table = Table(box=None, show_header=index == 0, padding=(0, 2, 0, 0), pad_edge=False)
         for column, width in zip(columns, widths):
             justify = "right" if column.number else "left"
             table.add_column(column.heading, width=width, no_wrap=True, justify=justify, header_style="dim")  # type: ignore[arg-type]
         for position, row in block:
-            cells = [Text(column.cells[position], overflow="ellipsis") for column in columns]
+            cells = [Text(visible(column.cells[position]), overflow="ellipsis") for column in columns]
             cells[-1].stylize(STYLES.get(str(row["status"]), ""))
             table.add_row(*cells, style="bold" if row["kind"] == "worst-case" else "")
         indented = Table.grid(padding=0)

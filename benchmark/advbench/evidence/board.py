@@ -62,6 +62,8 @@ class Board:
         Hashes of the files with outcomes, by cell id.
     title
         What to call it, if not by its place.
+    gone
+        Files with outcomes that were looked for in vain although their records speak of them.
     """
 
     rows: Sequence[Row]
@@ -73,6 +75,7 @@ class Board:
     run: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     title: str = ""
+    gone: dict[str, None] = field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
     def name(self) -> str:
@@ -98,7 +101,8 @@ class Board:
             return None
         if row["kind"] != "worst-case":
             cell_id = str(row["cell_id"])
-            return _read_outcomes(self.folder / "cells", cell_id, self.digests.get(cell_id))
+            data = self._bytes(cell_id)
+            return None if data is None else _arrays(self._place(cell_id), data)
         members = [self.outcomes(member) for member in self.members(row)]
         found = [member for member in members if member is not None]
         return WorstArrays(found) if found and len(found) == len(members) else None
@@ -113,6 +117,59 @@ class Board:
             hashes = [self.digest(member) for member in self.members(row)]
             return " ".join(map(str, hashes)) if hashes and None not in hashes else None
         return self.digests.get(str(row["cell_id"]))
+
+    def intact(self, row: Row) -> bool:
+        """Whether the outcomes of a row are there, as its record or those of its members say.
+
+        Raises
+        ------
+        UserError
+            If a file is damaged, or is not the one that its record speaks of.
+        """
+        if self.digest(row) is None or self.packed is not None:
+            return self.digest(row) is not None
+        if row["kind"] == "worst-case":
+            found = [
+                self.intact(member) for member in self.members(row)
+            ]  # to the end: all that are gone are told
+            return all(found)
+        cell_id = str(row["cell_id"])
+        if cell_id not in self._intact:
+            self._intact[cell_id] = self._bytes(cell_id) is not None
+        return self._intact[cell_id]
+
+    def file_of(self, row: Row) -> str:
+        """The file with the outcomes of a row, the leaderboard if it has none of its own."""
+        if self.packed is not None:
+            return str(self.packed.file)
+        alone = self.folder is not None and row["kind"] != "worst-case"
+        return self._place(str(row["cell_id"])) if alone else str(self.path)
+
+    def _place(self, cell_id: str) -> str:
+        return f"{self.folder}/cells/{cell_id}.npz"
+
+    def _bytes(self, cell_id: str) -> bytes | None:
+        """The file of a cell; None if no record speaks of it, or it is gone."""
+        digest = self.digests.get(cell_id)
+        if digest is None or self.folder is None:
+            return None
+        path = self._place(cell_id)
+        try:
+            data = _bytes(path)
+        except FileNotFoundError:
+            self.gone[path] = None
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise UserError(
+                f"{path}: not the outcomes that {cell_id}.json speaks of: run the suite again to mend it"
+            )
+        return data
+
+    @functools.cached_property
+    def _intact(self) -> dict[str, bool]:
+        return {}
 
     def members(self, row: Row) -> list[Row]:
         """The rows over which a worst-case row takes the worst for each sample; empty if one is gone or in doubt."""
@@ -218,18 +275,7 @@ def _record(cells: Path, cell_id: str) -> dict[str, Any] | None:
     return value
 
 
-def _read_outcomes(cells: Path, cell_id: str, digest: str | None) -> Outcomes | None:
-    if digest is None:
-        return None
-    path = f"{cells}/{cell_id}.npz"
-    try:
-        data = _bytes(path)
-    except FileNotFoundError:
-        return None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(
-            f"{path}: not the outcomes that {cell_id}.json speaks of: run the suite again to mend it"
-        )
+def _arrays(path: str, data: bytes) -> Outcomes:
     try:
         return Arrays(data)
     except ValueError as error:
@@ -243,7 +289,12 @@ def _bytes(path: str) -> bytes:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: it is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _run(path: Path) -> Mapping[str, Any]:

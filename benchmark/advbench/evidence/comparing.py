@@ -13,7 +13,7 @@ from advbench.evidence.board import Board, Outcomes, Row
 from advbench.evidence.curves import compare_areas, norm_of_curve
 from advbench.evidence.differences import IDENTICAL, Difference
 from advbench.evidence.exact import holm
-from advbench.evidence.joining import Joined, Pair, join, label
+from advbench.evidence.joining import Joined, Pair, join, kind_of, label, network_label
 from advbench.evidence.samples import (
     AREA,
     COLUMN,
@@ -22,11 +22,19 @@ from advbench.evidence.samples import (
     interval,
     is_rate,
     same_outcomes,
+    says_nothing,
     smaller_is_better,
 )
 from advbench.evidence.statistics import Seeds, over_seeds
 
 LEVEL = 0.05
+
+CLEAN = "clean"
+NETWORK = (
+    "dataset", "dataset_params", "trained_on", "adapted_to", "model", "model_params", "defense", "defense_params",
+    "seed", "weights", "metric",
+)  # fmt: skip
+"""What rows of one network have in common: their figure of unperturbed inputs is the same one."""
 
 VERDICTS = {
     "same": "the outcome of every sample is the same",
@@ -43,8 +51,9 @@ VERDICTS = {
 class Line:
     """One figure of one pair of rows.
 
-    ``difference`` is that of the second row from the first; ``gain`` is its sign if larger is better, else the opposite
-    one; ``margin`` is in the units of the figure; ``p_holm`` is adjusted for all lines of the comparison.
+    Of the figure ``clean`` there is one for each network, not one for each perturbation. ``difference`` is that of the
+    second row from the first; ``gain`` is its sign if larger is better, else the opposite one; ``margin`` is in the
+    units of the figure; ``p_holm`` is adjusted for all lines of the comparison.
     """
 
     pair: Pair
@@ -54,6 +63,10 @@ class Line:
     difference: Difference
     margin: float
     p_holm: float = math.nan
+
+    def label(self, free: str = "") -> str:
+        """What it is about; the figure of unperturbed inputs is that of a network under whatever perturbation."""
+        return (network_label if self.figure == CLEAN else label)(self.pair.first, free)
 
     @property
     def gain(self) -> int:
@@ -73,20 +86,26 @@ class Line:
             return "same"
         if self.significant:
             return "better" if found.value * self.gain > 0 else "worse"
+        if math.isnan(found.low) or math.isnan(found.high) or not math.isfinite(self.margin):
+            return "open"
         loss, won = sorted((found.low * self.gain, found.high * self.gain))
-        if math.isnan(loss) or loss <= -self.margin:
+        if loss <= -self.margin:
             return "open"
         return "equivalent" if won < self.margin else "no worse"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it: lines, what could not be compared, and what the leaderboards do not share."""
+    """All of it: lines, what could not be compared, and what the leaderboards do not share.
+
+    ``gone`` are files with outcomes that are not there although their records speak of them.
+    """
 
     names: tuple[str, ...]
     lines: tuple[Line, ...]
     joined: tuple[Joined, ...]
     free: str = ""
+    gone: tuple[str, ...] = ()
 
     @property
     def paired(self) -> bool:
@@ -130,14 +149,32 @@ def compare_boards(
     UserError
         If they may not be compared.
     """
-    base, lines, joined = boards[0], [], []
-    for board in boards[1:]:
-        found = join(base, board, free)
-        joined.append(found)
-        for pair in found.pairs:
-            if pair.ok:
-                lines += _lines(pair, base, board, figures, margin, mid_p, up_to)
-    return Comparison(tuple(board.name for board in boards), tuple(_adjusted(lines)), tuple(joined), free)
+    base, lines = boards[0], []
+    joined = [join(base, board, free) for board in boards[1:]]
+    family = len(figures) * sum(pair.ok for found in joined for pair in found.pairs)
+    for board, found in zip(boards[1:], joined):
+        pairs = [pair for pair in found.pairs if pair.ok]
+        networks = _networks(pairs, base, board) if CLEAN in figures else set()
+        for pair in pairs:
+            asked = [name for name in figures if name != CLEAN or id(pair) in networks]
+            lines += _lines(pair, base, board, asked, margin, mid_p, up_to, family)
+    gone = tuple(dict.fromkeys(file for board in boards for file in board.gone))
+    return Comparison(
+        tuple(board.name for board in boards), tuple(_adjusted(lines)), tuple(joined), free, gone
+    )
+
+
+def _networks(pairs: Sequence[Pair], base: Board, board: Board) -> set[int]:
+    """Ids of one pair of rows for each pair of networks: with outcomes and without perturbation if there is one."""
+    groups: dict[tuple[Any, ...], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[tuple(row[name] for row in (pair.first, pair.second) for name in NETWORK)].append(pair)
+
+    def least(pair: Pair) -> tuple[bool, bool]:
+        without = None in (base.digest(pair.first), board.digest(pair.second))
+        return without, pair.first["perturbation"] != "none"
+
+    return {id(min(group, key=least)) for group in groups.values()}
 
 
 def _lines(
@@ -148,9 +185,12 @@ def _lines(
     margin: float,
     mid_p: bool,
     up_to: float | None,
+    family: int,
 ) -> list[Line]:
     rows = (pair.first, pair.second)
-    shown = [name for name in figures if all(_has(name, row) for row in rows)]
+    shown = [
+        name for name in figures if all(_has(name, row) for row in rows) and not says_nothing(name, rows)
+    ]
     if not shown:
         return []
     digests = base.digest(rows[0]), board.digest(rows[1])
@@ -159,10 +199,11 @@ def _lines(
     if None not in digests and (not identical or AREA in shown):
         outcomes = _same_samples(pair, base, board)
     found = []
+    files = base.file_of(rows[0]), board.file_of(rows[1])
     for name in shown:
         if name == AREA and outcomes is None:
             continue
-        values, difference = _compared(name, rows, outcomes, identical, mid_p, up_to)
+        values, difference = _compared(name, rows, outcomes, identical, mid_p, up_to, family, files)
         room = margin / 100 if is_rate(name, rows[0]) else margin / 100 * abs(values[0])
         found.append(Line(pair, (base.name, board.name), name, values, difference, room))
     return found
@@ -191,6 +232,8 @@ def _compared(
     identical: bool,
     mid_p: bool,
     up_to: float | None,
+    family: int,
+    files: tuple[str, str],
 ) -> tuple[tuple[float, float], Difference]:
     """A figure of both rows, and its difference."""
     if name == AREA and outcomes is not None:
@@ -202,7 +245,7 @@ def _compared(
             difference = (
                 compare_columns(name, rows)
                 if outcomes is None
-                else compare_samples(name, rows, outcomes, mid_p)
+                else compare_samples(name, rows, outcomes, mid_p, family, files)
             )
     return values, IDENTICAL if identical else difference
 
@@ -219,10 +262,11 @@ def _adjusted(lines: Sequence[Line]) -> list[Line]:
 
 @dataclass(frozen=True)
 class Group:
-    """Lines of equal labels on some axes, in sum: means over rows, then over seeds."""
+    """Lines of equal labels on some axes and of one kind, see `kind_of`: means over rows, then over seeds."""
 
     labels: dict[str, Any]
     boards: tuple[str, str]
+    kind: str
     figure: str
     metric: str
     rows: int
@@ -233,7 +277,7 @@ class Group:
 
 
 def by_axes(comparison: Comparison, axes: Sequence[str]) -> list[Group]:
-    """Means over all rows with equal labels on these axes: for each seed over its rows, then over the seeds.
+    """Means over rows of one kind with equal labels on these axes: for each seed over its rows, then over the seeds.
 
     Rows of one seed share their samples and seeds are no samples, so there is no interval over both: the deviation is
     that from seed to seed.
@@ -242,12 +286,13 @@ def by_axes(comparison: Comparison, axes: Sequence[str]) -> list[Group]:
     for line in comparison.lines:
         row = line.pair.first
         metric = row["metric"] if line.figure in ("perturbed", "clean") else line.figure
-        key = (line.boards, line.figure, metric, *(row[axis] for axis in axes))
+        kind = kind_of(row) if line.figure != CLEAN else CLEAN
+        key = (line.boards, line.figure, metric, kind, *(row[axis] for axis in axes))
         groups[key].append(line)
-    return [_group(dict(zip(axes, key[3:])), key[2], lines) for key, lines in groups.items()]
+    return [_group(dict(zip(axes, key[4:])), key[2], key[3], lines) for key, lines in groups.items()]
 
 
-def _group(labels: dict[str, Any], metric: str, lines: Sequence[Line]) -> Group:
+def _group(labels: dict[str, Any], metric: str, kind: str, lines: Sequence[Line]) -> Group:
     seeds: dict[int, list[Line]] = defaultdict(list)
     verdicts: dict[str, int] = defaultdict(int)
     for line in lines:
@@ -260,6 +305,7 @@ def _group(labels: dict[str, Any], metric: str, lines: Sequence[Line]) -> Group:
     return Group(
         labels,
         lines[0].boards,
+        kind,
         lines[0].figure,
         metric,
         len(lines),
@@ -271,21 +317,25 @@ def _group(labels: dict[str, Any], metric: str, lines: Sequence[Line]) -> Group:
 
 
 def regressions(comparison: Comparison, points: float = 0.0) -> list[str]:
-    """Why this is a regression, one line each: significantly worse by more than ``points``, or without figures now.
+    """Why this is a regression, one line each: significantly worse, and by more than ``points`` in the estimate;
+    without figures now, or gone; or nothing to compare at all.
 
     ``points`` are percentage points of a rate and percent of the first value otherwise.
     """
-    found = []
+    found = [] if comparison.lines else ["nothing was compared: no figure on both sides"]
     for line in comparison.lines:
         loss = 100 * -line.difference.value * line.gain
         if not is_rate(line.figure, line.pair.first) and math.isfinite(loss):
             loss = loss / abs(line.values[0]) if line.values[0] else math.inf
         if line.verdict == "worse" and loss > points:
             found.append(
-                f"{label(line.pair.first, comparison.free)}: {line.figure} {line.values[0]:.4g} ->"
+                f"{line.label(comparison.free)}: {line.figure} {line.values[0]:.4g} ->"
                 f" {line.values[1]:.4g}, p = {line.p_holm:.2g} after Holm's correction"
             )
     for pair in comparison.lost:
         why = f": {pair.second['reason']}" if pair.second["reason"] else ""
         found.append(f"{label(pair.first, comparison.free)}: {pair.second['status']} now{why}")
+    for name, joined in zip(comparison.names[1:], comparison.joined):
+        gone = (row for row in joined.removed if row["status"] == "ok")
+        found += [f"{label(row, comparison.free)}: not in {name}" for row in gone]
     return found

@@ -32,11 +32,16 @@ class Curve(NamedTuple):
 def norm_of_curve(row: Row) -> str | None:
     """The norm in which a row holds a whole curve, None if it holds none.
 
-    It does if its attack has a norm to make small but no budget, and began at the unperturbed input. The metric has to
-    be an accuracy: of a regressor the distances say who is an outlier, not what its sigma_mad is.
+    The metric has to be an accuracy: of a regressor the distances say who is an outlier, not what its sigma_mad is.
     """
-    bare = row["status"] == "ok" and row["kind"] != "worst-case" and row["strength"] is None
-    if not bare or row["metric"] != "accuracy" or row["norm"] not in NORMS:
+    return norm_made_small(row) if row["metric"] == "accuracy" else None
+
+
+def norm_made_small(row: Row) -> str | None:
+    """The norm that the attack of a row, without a budget, makes small from the unperturbed input on; None without."""
+    if row["status"] != "ok" or row["kind"] == "worst-case" or row["strength"] is not None:
+        return None
+    if row["norm"] not in NORMS:
         return None
     try:
         params = json.loads(row["perturbation_params"] or "{}")

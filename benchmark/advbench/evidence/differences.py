@@ -10,14 +10,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.evidence.exact import mcnemar
+from advbench.evidence.exact import mcnemar, power
 from advbench.evidence.statistics import Z95, Interval, sigma_mad
 
 DRAWS = 2000
+MOST_DRAWS = 100_000
+DRAWS_EACH = 100
+"""Draws for each line of a family, if it needs more: twice what lets the smallest p-value survive Holm's correction."""
+
 Z80 = 0.8416212335729143
 """Quantile of the normal distribution at a power of 80 %."""
 
+EXACT_POWER = 1000
+"""Samples up to which the power of the exact test is computed; its approximation is as good beyond."""
+
 Statistic = Callable[["NDArray[Any]"], "NDArray[Any]"]
+"""From (draws, n, ...) to (draws,)."""
+
+Drawn = Callable[["NDArray[Any]"], "NDArray[Any]"]
+"""From the positions (draws, n) of the samples that were drawn to (draws,)."""
 
 
 class Difference(NamedTuple):
@@ -144,7 +155,7 @@ def unpaired(first: Interval, second: Interval) -> Difference:
 # --- anything else ------------------------------------------------------------------------------------------------
 
 
-def paired_spreads(first: NDArray[Any], second: NDArray[Any]) -> Difference:
+def paired_spreads(first: NDArray[Any], second: NDArray[Any], family: int = 1) -> Difference:
     """Difference of sigma_mad of two arrays (n,) of errors of the same samples, from their influence functions.
 
     A bootstrap would take 2,000 times as long and give too wide an interval (it covers 98 %), since a median of drawn
@@ -154,7 +165,7 @@ def paired_spreads(first: NDArray[Any], second: NDArray[Any]) -> Difference:
         return Difference(math.nan, math.nan, math.nan, math.nan, "influence functions")
     parts = influence(first), influence(second)
     if parts[0] is None or parts[1] is None:
-        return paired_bootstrap(sigma_mad, first, second)
+        return paired_bootstrap(sigma_mad, first, second, family=family)
     value = float(sigma_mad(second) - sigma_mad(first))
     error = float((parts[1] - parts[0]).std(ddof=1)) / math.sqrt(len(first)) if len(first) > 1 else math.nan
     p = 1.0 if value == 0 else math.erfc(abs(value) / error / math.sqrt(2)) if error else 0.0
@@ -186,30 +197,62 @@ def influence(errors: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def paired_bootstrap(
-    statistic: Statistic, first: NDArray[Any], second: NDArray[Any], draws: int = DRAWS, seed: int = 0
+    statistic: Statistic,
+    first: NDArray[Any],
+    second: NDArray[Any],
+    draws: int = DRAWS,
+    seed: int = 0,
+    family: int = 1,
 ) -> Difference:
-    """Difference of a statistic of two arrays (n, ...) over the same samples, which are drawn together.
+    """Difference of a statistic of two arrays (n, ...) over the same samples, see `bootstrapped`."""
+    return bootstrapped(
+        lambda rows: statistic(first[rows]),
+        lambda rows: statistic(second[rows]),
+        len(first),
+        draws,
+        seed,
+        family,
+    )
 
-    ``statistic`` maps (draws, n, ...) to (draws,). The interval is the percentile interval, the p-value twice the
-    share of draws on the other side of no difference, both by Efron and Tibshirani 1993, An Introduction to the
-    Bootstrap, chapters 13 and 16; the draw that was observed counts, so no p-value is 0. Seeded, so it is repeatable.
+
+def bootstrapped(
+    first: Drawn, second: Drawn, n: int, draws: int = DRAWS, seed: int = 0, family: int = 1
+) -> Difference:
+    """Difference of two statistics of ``n`` samples, which are drawn together.
+
+    The interval is the percentile interval, the p-value twice the share of draws on the other side of no difference,
+    both by Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 16; the draw that was observed
+    counts, so no p-value is 0. Seeded, so it is repeatable. If no draw is on the other side and that is too little to
+    be significant among the ``family`` of all tests, more are drawn.
     """
-    n = len(first)
     generator = np.random.Generator(np.random.Philox(seed))
-    found, size = [], max(1, 1_000_000 // max(1, n))
-    for start in range(0, draws, size):
-        rows = generator.integers(n, size=(min(size, draws - start), n))
-        found.append(_minus(statistic(second[rows]), statistic(first[rows])))
-    estimates = np.concatenate(found)
-    estimates = estimates[~np.isnan(estimates)]
-    value = float(_minus(statistic(second[None]), statistic(first[None]))[0])
+    size = max(1, 1_000_000 // max(1, n))
+
+    def drawn(count: int) -> NDArray[Any]:
+        found = []
+        for start in range(0, count, size):
+            rows = generator.integers(n, size=(min(size, count - start), n))
+            found.append(_minus(second(rows), first(rows)))
+        estimates = np.concatenate(found)
+        return np.asarray(estimates[~np.isnan(estimates)])
+
+    every = np.arange(n)[None]
+    value = float(_minus(second(every), first(every))[0])
+    estimates = drawn(draws)
     if not len(estimates) or math.isnan(value):
         return Difference(value, math.nan, math.nan, math.nan, "paired bootstrap")
+    more = min(MOST_DRAWS, DRAWS_EACH * family) - draws
+    if _tail(estimates) == 0 and more > 0:
+        estimates = np.concatenate([estimates, drawn(more)])
     # The nearest draw, not a mean of two: one of them may be infinite.
     low, high = np.quantile(estimates, [0.025, 0.975], method="nearest")
-    tail = min(int((estimates <= 0).sum()), int((estimates >= 0).sum()))
-    p = min(1.0, 2 * (tail + 1) / (len(estimates) + 1))
+    p = min(1.0, 2 * (_tail(estimates) + 1) / (len(estimates) + 1))
     return Difference(value, float(low), float(high), p, "paired bootstrap")
+
+
+def _tail(estimates: NDArray[Any]) -> int:
+    """Draws on the other side of no difference, or on it."""
+    return min(int((estimates <= 0).sum()), int((estimates >= 0).sum()))
 
 
 def _minus(second: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
@@ -222,15 +265,32 @@ def _minus(second: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
 
 
 def detectable(n: int, changed: float = 0.1) -> float:
-    """Least difference of two rates of the same ``n`` samples that McNemar's test finds with a power of 80 %.
+    """Least difference of two rates of the same ``n`` samples that McNemar's exact test finds with a power of 80 %.
 
-    ``changed`` is the share of samples on which the two rows differ. After Miettinen 1968, https://doi.org/10.2307/2528282:
-    ``n d^2 = (z_0.975 sqrt(c) + z_0.8 sqrt(c - d^2))^2``, with ``c`` at least ``d``. NaN if no difference is enough.
+    ``changed`` is the share of samples on which the two rows differ, or the difference if that is more. By the exact
+    power of the test up to `EXACT_POWER` samples; beyond them after Miettinen 1968, https://doi.org/10.2307/2528282:
+    ``n d^2 = (z_0.975 sqrt(c) + z_0.8 sqrt(c - d^2))^2``. NaN if no difference is enough.
     """
 
-    def lacking(difference: float) -> float:
+    def roughly(difference: float) -> bool:
         share = max(changed, difference)
         needed = Z95 * math.sqrt(share) + Z80 * math.sqrt(max(0.0, share - difference**2))
-        return needed - difference * math.sqrt(n)
+        return needed <= difference * math.sqrt(n)
 
-    return _root(lacking) if n > 0 and lacking(1.0) <= 0 else math.nan
+    def exactly(difference: float) -> bool:
+        return power(n, max(changed, difference), difference) >= 0.8
+
+    if n > EXACT_POWER:
+        return _least(roughly, 0.0, 1.0)
+    if n < 1 or not exactly(1.0):
+        return math.nan
+    near = 2 * _least(roughly, 0.0, 1.0)  # large differences take long
+    return _least(exactly, 0.0, near if near < 1 and exactly(near) else 1.0)
+
+
+def _least(enough: Callable[[float], bool], low: float, high: float) -> float:
+    """Where a condition begins to hold that holds at ``high``, to 6e-5 of the way."""
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

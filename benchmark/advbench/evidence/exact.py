@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -27,10 +28,44 @@ def least_changed() -> int:
     return next(k for k in range(1, 64) if 2 * sign_test(k, 0) <= 0.05)
 
 
+@functools.lru_cache(maxsize=8192)
+def least_wins(differing: int) -> int:
+    """Of so many samples on which two rows differ, how many one row must win for McNemar's exact p to be at most 5 %.
+
+    One more than there are if none is enough.
+    """
+    tail = 0
+    for wins in range(differing, differing // 2, -1):
+        tail += math.comb(differing, wins)
+        if 40 * tail > 1 << differing:
+            return wins + 1
+    return differing // 2 + 1
+
+
+def power(n: int, changed: float, difference: float) -> float:
+    """Probability that McNemar's exact test of ``n`` samples is significant at 5 %, for the row that is better.
+
+    The rows differ on a sample with probability ``changed``, and their rates by ``difference``, which is no larger.
+    """
+    share = (changed + difference) / (2 * changed)
+    around = 8 * math.sqrt(n * changed * (1 - changed)) + 8
+    least, most = math.floor(n * changed - around), math.ceil(n * changed + around)
+    found = []
+    for k in range(max(0, least), min(n, most) + 1):
+        if changed < 1:
+            log = _log_choose(n, k) + k * math.log(changed) + (n - k) * math.log1p(-changed)
+        else:
+            log = 0.0 if k == n else -math.inf
+        found.append(math.exp(log) * binomial_tail(least_wins(k), k, share))
+    return min(1.0, math.fsum(found))
+
+
 def binomial_tail(count: int, n: int, rate: float) -> float:
     """Probability of at least ``count`` of ``n`` where each happens with probability ``rate`` in [0, 1]."""
     if count <= 0:
         return 1.0
+    if count > n:
+        return 0.0
     if rate in (0.0, 1.0):
         return rate
     odds = (math.log(rate), math.log1p(-rate))

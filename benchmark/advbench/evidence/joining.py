@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from advbench.errors import UserError
 from advbench.evidence.board import Board
-from advbench.evidence.leaderboard import text
+from advbench.evidence.leaderboard import text, visible
 from advbench.evidence.sound import LABELS
 
 Row = Mapping[str, Any]
@@ -134,7 +134,22 @@ def label(row: Row, free: str = "") -> str:
     names = " / ".join(str(row[name]) for name in AXES[:4] if name != free)
     knowledge = f", {row['knowledge']}" if row["knowledge"] != "none" and free != "knowledge" else ""
     seed = f", seed {row['seed']}" if free != "seed" else ""
-    return f"{names}{strength}{knowledge}{seed}"
+    return visible(f"{names}{strength}{knowledge}{seed}")
+
+
+def network_label(row: Row, free: str = "") -> str:
+    """``"digits / net / squeezing, seed 0"``."""
+    names = " / ".join(str(row[name]) for name in AXES[:3] if name != free)
+    return visible(f"{names}, seed {row['seed']}" if free != "seed" else names)
+
+
+def kind_of(row: Row) -> str:
+    """What a row is under: nothing, a corruption, an attack, or the worst of several."""
+    if row["kind"] == "worst-case":
+        return "worst-case"
+    if row["perturbation"] == "none":
+        return "clean"
+    return "corruption" if row["knowledge"] == "none" else "attack"
 
 
 def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> None:
@@ -201,9 +216,9 @@ def _leaves(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
         if isinstance(one, dict):
             found |= _leaves(one, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = one if isinstance(one, str) else json.dumps(one)
+            found[f"{before}{key}"] = visible(one if isinstance(one, str) else json.dumps(one))
     return found
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else text(value)
+    return "nothing" if value is None else visible(text(value))

@@ -28,6 +28,14 @@ def text(value: Any) -> str:
     return str(value)
 
 
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)]) | {ord(space): " " for space in "\n\t"}
+
+
+def visible(value: str) -> str:
+    """A text in one line without control characters, which a terminal would obey."""
+    return value if value.isprintable() else value.translate(_CONTROLS)
+
+
 def in_order(rows: Iterable[Row]) -> list[Row]:
     """Rows sorted by identity."""
     return sorted(rows, key=_key)

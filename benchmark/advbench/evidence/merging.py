@@ -43,7 +43,7 @@ class Merged:
 
 
 def merge(boards: Sequence[Board]) -> Merged:
-    """One row for each cell id: the first that has figures. Flags are those of all of them.
+    """One row for each cell id: the first that has figures. Flags are those of all of them, outcomes of who has them.
 
     Raises
     ------
@@ -68,8 +68,11 @@ def merge(boards: Sequence[Board]) -> Merged:
             repeated += 1
             known = rows[name]
             if (known["status"], row["status"]) == ("ok", "ok"):
-                disagreements += _disagreements(known, row, (sources[name], board), extra)
+                found = _disagreements(known, row, (sources[name], board), extra)
+                disagreements += found
                 _complement(known, row, extra)
+                if not found and sources[name].digest(known) is None and board.digest(row) is not None:
+                    sources[name] = board  # it keeps the outcomes of the same figures
             elif row["status"] == "ok":
                 rows[name], sources[name] = dict(row), board
                 completed += 1

@@ -82,7 +82,7 @@ def _needed(outcomes: Outcomes, row: Row) -> dict[str, NDArray[Any]]:
     names = (*ALWAYS, *(() if row["metric"] == "accuracy" else OF_REGRESSORS), *detector)
     kept = {name: outcomes[name] for name in names if name in outcomes}
     changed = successes(outcomes) | outcomes["clean_correct"] & ~outcomes["perturbed_correct"]
-    for norm in {"l2", "linf", row["norm"]} & outcomes.keys():
+    for norm in sorted({"l2", "linf", row["norm"]} & outcomes.keys()):
         kept[norm] = np.where(changed, outcomes[norm], np.nan)
     if detector:
         kept["perturbed_score"] = np.where(outcomes["network_fooled"], outcomes["perturbed_score"], np.nan)

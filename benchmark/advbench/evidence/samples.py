@@ -14,14 +14,16 @@ from advbench.errors import UserError
 from advbench.evidence.differences import (
     IDENTICAL,
     Difference,
-    paired_bootstrap,
+    Drawn,
+    bootstrapped,
     paired_rates,
     paired_spreads,
     unpaired,
     unpaired_rates,
 )
+from advbench.evidence.drawing import drawn_auroc, drawn_median
 from advbench.evidence.leaderboard import text
-from advbench.evidence.statistics import Interval, auroc, sigma_mad
+from advbench.evidence.statistics import Interval, sigma_mad
 
 Row = Mapping[str, Any]
 Outcomes = Mapping[str, "NDArray[Any]"]
@@ -43,19 +45,27 @@ class Figure:
         In words, for help texts.
     per_sample
         From the outcomes of a row what `statistic` needs, (n, ...); bool (n,) for a rate.
-    statistic
-        From (draws, n, ...) to (draws,); None for a rate, which is a mean of booleans.
+    drawn
+        From what `per_sample` gives to the figure of samples drawn from it; None for a rate, which is a mean of
+        booleans.
     """
 
     of: str
     per_sample: Callable[[Outcomes, Row], NDArray[Any]]
-    statistic: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    drawn: Callable[[NDArray[Any]], Drawn] | None = None
 
 
 def compare_samples(
-    name: str, rows: tuple[Row, Row], outcomes: tuple[Outcomes, Outcomes], mid_p: bool
+    name: str,
+    rows: tuple[Row, Row],
+    outcomes: tuple[Outcomes, Outcomes],
+    mid_p: bool,
+    family: int = 1,
+    files: tuple[str, str] = ("", ""),
 ) -> Difference:
     """Difference of a figure of two rows over the same samples.
+
+    ``family`` is the number of tests that its p-value will be corrected for; ``files`` are where outcomes come from.
 
     Raises
     ------
@@ -64,17 +74,19 @@ def compare_samples(
     """
     figure = figure_of(name, rows[0])
     first, second = (figure.per_sample(arrays, row) for arrays, row in zip(outcomes, rows))
-    statistic = figure.statistic
-    for row, values in zip(rows, (first, second)):
-        found = float(values.mean()) if statistic is None else float(statistic(values[None])[0])
-        _same(name, row, found)
+    drawn = figure.drawn
+    for row, values, file in zip(rows, (first, second), files):
+        found = (
+            float(values.mean()) if drawn is None else float(drawn(values)(np.arange(len(values))[None])[0])
+        )
+        _same(name, row, found, file)
     if np.array_equal(first, second, equal_nan=True):
         return IDENTICAL
-    if statistic is None:
+    if drawn is None:
         return paired_rates(first, second, mid_p)
-    if statistic is _spread:
-        return paired_spreads(first[:, 0], second[:, 0])
-    return paired_bootstrap(statistic, first, second)
+    if drawn is _spread:
+        return paired_spreads(first[:, 0], second[:, 0], family)
+    return bootstrapped(drawn(first), drawn(second), len(first), family=family)
 
 
 def compare_columns(name: str, rows: tuple[Row, Row]) -> Difference:
@@ -99,6 +111,13 @@ def interval(name: str, row: Row) -> Interval:
 def smaller_is_better(name: str, row: Row) -> bool:
     """Whether a smaller value of the figure is the better one."""
     return name == "eta" or (name in COUNTED and row["metric"] in ERRORS)
+
+
+def says_nothing(name: str, rows: tuple[Row, Row]) -> bool:
+    """Whether a figure of two rows says nothing: a distance without an attack, or without a median on both sides."""
+    if name not in DISTANCES:
+        return False
+    return all(row["knowledge"] == "none" for row in rows) or all(row[name] == math.inf for row in rows)
 
 
 def is_rate(name: str, row: Row) -> bool:
@@ -166,15 +185,6 @@ def _sizes(norm: str) -> Callable[[Outcomes, Row], NDArray[Any]]:
     return of
 
 
-def _median(sizes: NDArray[Any]) -> NDArray[Any]:
-    """Median along the last axis of what is not NaN; NaN where nothing is."""
-    ordered = np.sort(sizes, axis=-1)  # NaN comes last
-    count = (~np.isnan(ordered)).sum(-1)
-    places = np.stack([np.maximum(count - 1, 0) // 2, np.maximum(count // 2, 0)], -1)
-    both = np.take_along_axis(ordered, np.minimum(places, ordered.shape[-1] - 1), -1)
-    return np.where(count > 0, both.mean(-1), np.nan)
-
-
 def _scores(outcomes: Outcomes, row: Row) -> NDArray[Any]:
     """Scores of clean and perturbed inputs (n, 2); NaN where a sample has no part in the AUROC."""
     if "clean_score" not in outcomes:
@@ -186,25 +196,21 @@ def _scores(outcomes: Outcomes, row: Row) -> NDArray[Any]:
     )
 
 
-def _auroc(scores: NDArray[Any]) -> NDArray[Any]:
-    pairs = ((one[~np.isnan(one)] for one in draw.T) for draw in scores)
-    return np.array([auroc(*pair) for pair in pairs])
-
-
-def _spread(errors: NDArray[Any]) -> NDArray[Any]:
-    return sigma_mad(errors[..., 0])
+def _spread(errors: NDArray[Any]) -> Drawn:
+    return lambda rows: sigma_mad(errors[..., 0][rows])
 
 
 FIGURES: Mapping[str, Figure] = {
     "perturbed": Figure("accuracy, or sigma_mad of a regressor, on perturbed inputs", right),
     "clean": Figure("the same on clean inputs", lambda outcomes, row: right(outcomes, row, "clean")),
     "eta": Figure("share of a regressor's outliers on perturbed inputs", _beyond),
-    "l2_median": Figure("median l2 distance, failures as inf", _sizes("l2"), _median),
-    "linf_median": Figure("median linf distance, failures as inf", _sizes("linf"), _median),
-    "detector_auroc": Figure("area under the ROC curve of a detector", _scores, _auroc),
+    "l2_median": Figure("median l2 distance, failures as inf", _sizes("l2"), drawn_median),
+    "linf_median": Figure("median linf distance, failures as inf", _sizes("linf"), drawn_median),
+    "detector_auroc": Figure("area under the ROC curve of a detector", _scores, drawn_auroc),
 }
 """What rows can be compared by. Of a regressor the first two are spreads, see `figure_of`."""
 
+DISTANCES = ("l2_median", "linf_median")
 COUNTED = ("perturbed", "clean")
 COLUMN = {"eta": "eta_perturbed"}
 
@@ -217,13 +223,13 @@ def figure_of(name: str, row: Row) -> Figure:
     return figure
 
 
-def _same(name: str, row: Row, found: float) -> None:
+def _same(name: str, row: Row, found: float, file: str = "") -> None:
     shown = row[COLUMN.get(name, name)]
     if text(found) != text(shown) and not (
         shown is not None and math.isclose(found, shown, rel_tol=2e-6, abs_tol=1e-12)
     ):
-        column = COLUMN.get(name, name)
+        column, where = COLUMN.get(name, name), f"{file}: " if file else ""
         raise UserError(
-            f"row {row['cell_id']}: column {column} says {text(shown) or 'nothing'}, its outcomes give"
+            f"{where}row {row['cell_id']}: column {column} says {text(shown) or 'nothing'}, its outcomes give"
             f" {text(found) or 'nothing'}: one of them was edited"
         )

@@ -54,6 +54,16 @@ FIGURES = tuple(
 )
 """Columns that the id of a cell decides; flags and the clean price also depend on the rows beside it."""
 
+DOCUMENTS = (
+    "dataset_params",
+    "model_params",
+    "defense_params",
+    "perturbation_params",
+    "adaptation",
+    "plugin_versions",
+)
+"""Columns of JSON."""
+
 RESULTS = tuple(column.name for column in COLUMNS if column.group == "result")
 
 
@@ -179,10 +189,23 @@ def _complaint(row: Mapping[str, Any]) -> str:
     for name, known in (("kind", KINDS), ("status", STATUSES)):
         if row[name] not in known:
             return f"column {name}: {row[name]!r} is none of {', '.join(known)}"
+    for name in DOCUMENTS:
+        own = name == "perturbation_params" and row["kind"] == "worst-case"  # told by what has to be in it
+        if row[name] is not None and not own and (error := _broken(row[name])):
+            return f"column {name}: not JSON: {error}"
     if row["status"] != "ok":
         given = next((name for name in RESULTS if row[name] is not None), None)
         return f"column {given}: {row[given]} though status is {row['status']}" if given else ""
     return _counts(row) or _intervals(row) or _worst(row)
+
+
+@functools.lru_cache(maxsize=4096)
+def _broken(document: str) -> str:
+    try:
+        json.loads(document)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _counts(row: Mapping[str, Any]) -> str:

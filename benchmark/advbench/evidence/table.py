@@ -37,12 +37,17 @@ def read_table(file: Path) -> Table:
     rows, numbers = [], []
     try:
         header = next(reader, [])
+        if raw and ",".join(NAMES).startswith(raw.rstrip("\r\n")) and len(raw.splitlines()) == 1:
+            whole = header == list(NAMES) and raw.endswith("\n")
+            raise UserError(f"{file}: {'has no rows' if whole else 'the file is cut off in its header'}")
         _check_header(file, header, reader)
         for cells in reader:
             rows.append(cells)
             numbers.append(reader.line_num)
     except csv.Error as error:
         raise UserError(f"{file}:{reader.line_num}: not a table: {error}") from None
+    if not rows:
+        raise UserError(f"{file}: has no rows")
     for cells, number in zip(rows, numbers):
         if len(cells) != len(header):
             cut = ": the file is cut off there" if cells is rows[-1] and len(cells) < len(header) else ""

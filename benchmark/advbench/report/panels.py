@@ -30,13 +30,15 @@ LARGEST = 160
 
 @dataclass(frozen=True)
 class Example:
-    """One sample: three pictures as data URIs, and what was predicted."""
+    """One sample: three pictures as data URIs, the values that are black and white, and what was predicted."""
 
     sample: str
     before: str
     change: str
     after: str
     scale: str
+    black: str
+    white: str
     target: str
     clean: str
     perturbed: str
@@ -158,6 +160,8 @@ def _examples(
             change=png(_bytes(0.5 + 0.5 * change / (largest or 1.0))),
             after=png(_bytes((after - low) / (high - low))),
             scale=f"{largest:.3g}",
+            black=f"{low:.3g}",
+            white=f"{high:.3g}",
             target=_word(outcomes["target"][sample], classes),
             clean=_word(outcomes["clean_prediction"][sample], classes),
             perturbed=_word(outcomes["perturbed_prediction"][sample], classes),

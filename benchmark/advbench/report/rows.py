@@ -76,7 +76,7 @@ def table(sources: Sequence[Source]) -> dict[str, Any]:
         values = [row.get(name) for row in rows]
         if name not in LEFT_OUT and any(value is not None for value in values):
             columns[name] = _packed(values)
-    families = _families(rows)
+    families = _families(rows, runs)
     columns["family"] = _packed([one[0] for one in families])
     columns["axis"] = _packed([one[1] for one in families])
     flags = {flag for row in rows for flag in (row.get("flags") or "").split(";") if flag}
@@ -114,31 +114,26 @@ def _text(value: Any) -> str:
 # --- families: a perturbation with all its parameters but the strength ---------------------------------------------
 
 
-def _families(rows: Sequence[Row]) -> list[tuple[str | None, str | None]]:
+def _families(rows: Sequence[Row], runs: Sequence[str]) -> list[tuple[str | None, str | None]]:
     """For each row the name of its family and of the axis along which its strength goes; None without a strength.
 
-    A row that holds a whole curve is a family of its own, along the axis of budgets in its norm.
+    A row that holds a whole curve is of the family of its label, along the axis of budgets in its norm.
     """
     params = [_params(row) for row in rows]
     names_of = _strength_names(rows, params)
     keys = [_family_key(row, some, names_of[row["perturbation_id"]]) for row, some in zip(rows, params)]
-    whole = [norm_of_curve(row) for row in rows]
-    labels: dict[str, set[str]] = defaultdict(set)
-    for row, key in zip(rows, keys):
-        if key is not None:
-            labels[key].add(str(row["perturbation"]).partition("(")[0])
-    shared = Counter(next(iter(bases)) for bases in labels.values() if len(bases) == 1)
-    numbered: dict[str, int] = defaultdict(int)
-    names = {key: _family_name(key, bases, shared, numbered) for key, bases in labels.items()}
+    names = _family_names(rows, runs, keys)
     return [
-        (str(row["perturbation"]), _budget(norm, UNIT)) if norm
-        else (None, None) if key is None
-        else (names[key], _axis(row, names[key]))
-        for row, key, norm in zip(rows, keys, whole)
-    ]  # fmt: skip
+        (None, None) if key is None else (names[key], _axis(row, names[key])) for row, key in zip(rows, keys)
+    ]
 
 
 def _family_key(row: Row, params: Any, of_strength: set[str]) -> str | None:
+    norm = norm_of_curve(row)
+    if norm is not None:
+        return json.dumps(
+            ["whole", row["perturbation"], row["perturbation_id"], params, norm], sort_keys=True
+        )
     strength = row.get("strength")
     if row["perturbation"] == "none" or strength is None or not math.isfinite(strength):
         return None
@@ -177,18 +172,48 @@ def _is(value: Any, strength: float) -> bool:
     return number and math.isclose(value, strength, rel_tol=1e-5)
 
 
-def _family_name(key: str, bases: set[str], shared: Mapping[str, int], numbered: dict[str, int]) -> str:
+def _family_names(rows: Sequence[Row], runs: Sequence[str], keys: Sequence[str | None]) -> dict[str, str]:
+    """A name for each key; the same label with other parameters is told apart by its run, else by a number."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for row, run, key in zip(rows, runs, keys):
+        if key is not None:
+            labels[key].add(_base(row, key))
+            found[key][run] = None
+    names = {key: next(iter(some)) if len(some) == 1 else json.loads(key)[0] for key, some in labels.items()}
+    if len(set(runs)) > 1:
+        shared = _shared(names)
+        names = {
+            key: f"{name} [{_some(found[key])}]" if name in shared else name for key, name in names.items()
+        }
+    shared, numbered = _shared(names), Counter[str]()
+    for key, name in names.items():
+        if name in shared:
+            numbered[name] += 1
+            names[key] = f"{name} #{numbered[name]}"
+    return names
+
+
+def _base(row: Row, key: str) -> str:
     kind = json.loads(key)[0]
     if kind == "worst":
         return "worst case"
-    name = next(iter(bases)) if len(bases) == 1 else kind
-    if shared.get(name, 0) > 1:  # the same label with other parameters
-        numbered[name] += 1
-        return f"{name} #{numbered[name]}"
-    return str(name)
+    return str(row["perturbation"]) if kind == "whole" else str(row["perturbation"]).partition("(")[0]
+
+
+def _shared(names: Mapping[str, str]) -> set[str]:
+    return {name for name, count in Counter(names.values()).items() if count > 1} - {"worst case"}
+
+
+def _some(runs: Iterable[str]) -> str:
+    names = list(runs)
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _axis(row: Row, family: str) -> str:
+    norm = norm_of_curve(row)
+    if norm is not None:
+        return _budget(norm, UNIT)
     unit = row.get("strength_unit") or ""
     if row.get("norm"):
         return _budget(row["norm"], unit)

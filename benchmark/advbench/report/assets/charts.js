@@ -5,7 +5,9 @@ const WIDTH = innerWidth < 600 ? 370 : 560;
 const HEIGHT = innerWidth < 600 ? 290 : 330;
 const EDGE = { left: 58, right: 14, top: 12, bottom: 48 };
 const COLOURS = 6;
-const DASHES = ["", "7 4", "2 3", "9 3 2 3"];
+const DASHES = ["", "8 4", "2 3", "9 3 2 3", "15 4", "8 3 2 3 2 3"];
+/* Of a line with more points than this, about as many get a mark. */
+const MOST_MARKS = 8;
 const MARKS = [
   (x, y) => svg("circle", { cx: x, cy: y, r: 3.8 }),
   (x, y) => svg("rect", { x: x - 3.4, y: y - 3.4, width: 6.8, height: 6.8 }),
@@ -15,9 +17,17 @@ const MARKS = [
   (x, y) => svg("path", { d: `M${x - 4} ${y}h8M${x} ${y - 4}v8`, stroke: "currentColor", "stroke-width": 2.4 }),
 ];
 
-/** Class, dash and mark of the k-th series; 24 of them are all different. */
+/** Class, dash and mark of the k-th series; dash and mark together differ for 36 of them, dashes alone for six. */
 function style(k) {
-  return { cls: `c${k % COLOURS}`, dash: DASHES[Math.floor(k / COLOURS) % DASHES.length], mark: (k + Math.floor(k / COLOURS)) % MARKS.length };
+  return { cls: `c${k % COLOURS}`, dash: DASHES[k % DASHES.length], mark: (k + Math.floor(k / DASHES.length)) % MARKS.length, shift: k % DASHES.length };
+}
+
+/** Points that get a mark: all of few, else some, of each series others. */
+function marked({ line, marks, points, style: { shift = 0 } }) {
+  if (marks === false) return [];
+  if (line === false || points.length <= MOST_MARKS) return points;
+  const step = points.length / MOST_MARKS;
+  return Array.from({ length: MOST_MARKS }, (_, k) => points[Math.floor((k + (shift + 0.5) / DASHES.length) * step)]);
 }
 const INK = { cls: "ink", dash: "5 4", mark: null };
 
@@ -47,8 +57,9 @@ function logTicks(low, high) {
   return ticks.length > 1 ? ticks : [low, high];
 }
 
-/** A scale with its ticks; ``domain`` where it is fixed, else around the values with a margin. */
-function scale(values, { log = false, domain = null, from, to, pad = 0.04 }) {
+/** A scale with its ticks; ``domain`` where it is fixed, else around the values with a margin; ``falling`` turns it round. */
+function scale(values, { log = false, domain = null, falling = false, from, to, pad = 0.04 }) {
+  if (falling) [from, to] = [to, from];
   const known = values.filter((value) => Number.isFinite(value) && (!log || value > 0));
   let [low, high] = domain || [Math.min(...known), Math.max(...known)];
   if (!(low < high)) [low, high] = log ? [low / 2, low * 2] : [low - (Math.abs(low) || 1) / 2, low + (Math.abs(low) || 1) / 2];
@@ -111,7 +122,8 @@ function drawn(one, across, up) {
   }
   for (const point of one.points) {
     if (one.bars && point.lo !== undefined) group.append(svg("path", { stroke: "currentColor", opacity: 0.55, d: `M${across.place(point.x)} ${up.place(point.lo)}V${up.place(point.hi)}M${across.place(point.xlo)} ${up.place(point.y)}H${across.place(point.xhi)}` }));
-    if (one.marks === false) continue;
+  }
+  for (const point of marked(one)) {
     const mark = MARKS[one.style.mark ?? 0](across.place(point.x), up.place(point.y));
     fill(mark, one.ring ? { fill: "none", stroke: "currentColor", "stroke-width": 2 } : { fill: "currentColor" }, []);
     if (one.ring && mark.tagName === "circle") mark.setAttribute("r", 6);
@@ -122,9 +134,9 @@ function drawn(one, across, up) {
 }
 
 function legendEntry(one) {
-  const sample = svg("svg", { viewBox: "0 0 34 12", class: one.style.cls, "aria-hidden": "true" });
-  if (one.line !== false) sample.append(svg("line", { x1: 0, x2: 34, y1: 6, y2: 6, stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": one.style.dash || null }));
-  if (one.marks !== false) sample.append(fill(MARKS[one.style.mark ?? 0](17, 6), { fill: "currentColor" }, []));
+  const sample = svg("svg", { viewBox: "0 0 46 12", class: one.style.cls, "aria-hidden": "true" });
+  if (one.line !== false) sample.append(svg("line", { x1: 0, x2: 46, y1: 6, y2: 6, stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": one.style.dash || null }));
+  if (one.marks !== false) sample.append(fill(MARKS[one.style.mark ?? 0](23, 6), { fill: "currentColor" }, []));
   return el("li", {}, sample, one.name);
 }
 

@@ -11,20 +11,20 @@ const TOP = Object.fromEntries(
 const several = (name) => distinct(ALL, (row) => at(name, row)).length > 1;
 const manyDatasets = several("dataset");
 
-/** Columns of the table: text, a value to sort by, and what stands in the cell. */
+/** Columns of the table: text, a value to sort by, and what stands in the cell. On paper those that are folded stand under the label. */
 const SHOWN = [
   { key: "perturbation", title: "Perturbation", value: (row) => labels[row], cell: labelCell },
-  DATA.several_runs && { key: "run", title: "Run", value: (row) => at("run", row) },
-  several("dataset") && { key: "dataset", title: "Data set", value: (row) => at("dataset", row) },
-  { key: "network", title: "Network", value: (row) => networks[row] },
-  { key: "knowledge", title: "Knowledge", value: (row) => (at("knowledge", row) === "none" ? "" : at("knowledge", row)) },
+  DATA.several_runs && { key: "run", folded: true, title: "Run", value: (row) => at("run", row) },
+  several("dataset") && { key: "dataset", folded: true, title: "Data set", value: (row) => at("dataset", row) },
+  { key: "network", folded: true, title: "Network", value: (row) => networks[row] },
+  { key: "knowledge", folded: true, title: "Knowledge", value: (row) => (at("knowledge", row) === "none" ? "" : at("knowledge", row)) },
   several("seed") && { key: "seed", title: "Seed", number: true, value: (row) => at("seed", row) },
-  METRICS.length > 1 && { key: "metric", title: "Metric", value: (row) => at("metric", row) },
+  METRICS.length > 1 && { key: "metric", folded: true, title: "Metric", value: (row) => at("metric", row) },
   { key: "clean", title: "Clean", number: true, value: (row) => at("clean", row), cell: (row) => figure(at("clean", row), at("metric", row)) },
   { key: "perturbed", title: "Perturbed, 95 %", number: true, always: true, value: (row) => at("perturbed", row), cell: intervalCell },
   { key: "success", title: "Success", number: true, value: success, cell: (row) => figure(success(row), "accuracy") },
   ALL.some((row) => flagsOf(row).length) && { key: "flags", title: "Flags", value: (row) => flagsOf(row).length || null, cell: (row) => flagsOf(row).map(flagMark) },
-  !ALL.every(ok) && { key: "status", title: "Status", value: (row) => at("status", row), cell: (row) => el("span", { class: `status-${at("status", row)}` }, at("status", row)) },
+  !ALL.every(ok) && { key: "status", folded: true, title: "Status", value: (row) => at("status", row), cell: (row) => el("span", { class: `status-${at("status", row)}` }, at("status", row)) },
 ].filter(Boolean);
 const GROUPS = SHOWN.filter((one) => !one.number && one.key !== "flags");
 const FACETS = ["run", "dataset", "model", "defense", "perturbation_id", "knowledge", "kind", "status"].filter(several);
@@ -45,15 +45,15 @@ function success(row) {
 }
 
 function labelCell(row) {
-  const known = at("knowledge", row) === "none" ? "" : ` · ${at("knowledge", row)}`;
   const button = el(
     "button",
     { type: "button", class: "open", "aria-expanded": String(state.opened.has(row)), "aria-controls": `detail-${row}`, onclick: () => toggle(row) },
     el("span", {}, labels[row] + (at("kind", row) === "audit" ? " (audit)" : "")),
   );
-  const marks = flagsOf(row).length ? ` · ${flagsOf(row).length} flag${flagsOf(row).length > 1 ? "s" : ""}` : "";
-  const status = ok(row) ? "" : ` · ${at("status", row)}`;
-  return [button, el("small", { class: "under" }, `${manyDatasets ? `${at("dataset", row)} · ` : ""}${full[row]}${known}${marks}${status}`)];
+  const folded = [manyDatasets && at("dataset", row), full[row], at("knowledge", row) !== "none" && at("knowledge", row), METRICS.length > 1 && at("metric", row), !ok(row) && at("status", row)];
+  // Seed and flags have columns on paper.
+  const beside = [several("seed") && `seed\u00a0${at("seed", row)}`, ...flagsOf(row)].filter(Boolean).map((one) => ` · ${one}`);
+  return [button, el("small", { class: "under" }, folded.filter(Boolean).join(" · "), el("span", { class: "beside" }, beside))];
 }
 
 function intervalCell(row) {
@@ -142,11 +142,15 @@ const watcher = new IntersectionObserver(
 );
 addEventListener("beforeprint", () => more(items.length));
 
+function classOf(one, place) {
+  return [one.number && "num", place && !one.always && "secondary", one.folded && "folded", one.key === "network" && "network"].filter(Boolean).join(" ");
+}
+
 function rowsOf(item, index) {
   if (typeof item !== "number") return [groupRow(item, index)];
   const cells = SHOWN.map((one, place) => {
     const content = one.cell ? one.cell(item) : one.value(item);
-    const style = [one.number ? "num" : "", place && !one.always ? "secondary" : "", one.key === "network" ? "network" : ""].join(" ").trim();
+    const style = classOf(one, place);
     const children = Array.isArray(content) || content instanceof Node ? content : String(content ?? "");
     return el(place ? "td" : "th", { class: style || null, scope: place ? null : "row" }, children);
   });
@@ -183,7 +187,7 @@ function toggle(row) {
 function heading() {
   const cells = SHOWN.map((one, place) => {
     const direction = state.sort.key === one.key ? (state.sort.direction > 0 ? "ascending" : "descending") : "none";
-    const style = [one.number ? "num" : "", place && !one.always ? "secondary" : "", one.key === "network" ? "network" : ""].join(" ").trim();
+    const style = classOf(one, place);
     const button = el("button", { type: "button", "data-key": one.key, onclick: () => sortBy(one.key) }, one.title);
     return el("th", { scope: "col", "aria-sort": direction, class: style || null }, button);
   });

@@ -90,16 +90,29 @@ function curvePanel(rows, title, dataset, owner, envelope) {
   // Where there are too many: the strongest perturbations of a network, the most robust networks.
   const rank = ([, some]) => (envelope === null ? -1 : 1) * mean(some.map((row) => better(row) * (whole.has(row) ? whole.get(row).area[0] : at("perturbed", row))));
   const drawn = groups.sort((a, b) => rank(a) - rank(b)).slice(0, MOST_SERIES).sort((a, b) => collator.compare(a[0], b[0]));
-  const series = drawn.map(([name, some], index) => (some.some((row) => whole.has(row)) ? { name, style: style(index), band: true, marks: false, points: alongCurve(some, least) } : { name, style: style(index), band: true, points: alongStrength(some) }));
+  const series = drawn.map(([name, some], index) => (some.some((row) => whole.has(row)) ? { name, style: style(index), band: true, points: alongCurve(some, least) } : { name, style: style(index), band: true, points: alongStrength(some) }));
   if (envelope) series.push({ name: "worst case", style: INK, marks: false, points: worstEnvelope(rows, strengths, least) });
   const clean = mean(rows.map((row) => at("clean", row)).filter((value) => value !== null));
   const ends = series.flatMap((one) => one.points.map((point) => point.x));
   const level = distinct(rows, (row) => full[row]).length === 1 ? [{ name: "unperturbed", style: { cls: "ink", dash: "1 4" }, marks: false, points: [Math.min(...ends), Math.max(...ends)].map((x) => ({ x, y: clean })) }] : [];
-  const node = chart({ title: `${title}, ${dataset}`, x: { label: unitOf(rows[0]), log }, y: { label: metricWord(rows), domain: range(rows) }, series: [...series, ...level] });
+  const node = chart({ title: `${title}, ${dataset}`, x: { label: unitOf(rows[0]) + (falling(rows[0]) ? ", falling to the right" : ""), log, falling: falling(rows[0]) }, y: { label: metricWord(rows), domain: range(rows) }, series: [...series, ...level] });
   const table = areas(drawn);
   if (table) node.append(table);
   return { node, left: Math.max(0, groups.length - MOST_SERIES) };
 }
+
+/** Axes without a norm along which less is more harm, as in the quality of a JPEG: by all rows of the page together. */
+const FALLING = (() => {
+  const harm = new Map();
+  const free = DONE.filter((row) => at("axis", row) && !at("norm", row) && at("attack_success_rate", row) !== null);
+  for (const some of grouped(free, (row) => JSON.stringify([at("axis", row), scenes[row], full[row], at("seed", row), at("knowledge", row)])).values()) {
+    some.sort((a, b) => at("strength", a) - at("strength", b));
+    const axis = at("axis", some[0]);
+    harm.set(axis, (harm.get(axis) || 0) + at("attack_success_rate", some.at(-1)) - at("attack_success_rate", some[0]));
+  }
+  return new Set([...harm].filter(([, more]) => more < 0).map(([axis]) => axis));
+})();
+const falling = (row) => FALLING.has(at("axis", row));
 
 function unitOf(row) {
   const unit = at("strength_unit", row) || (whole.has(row) ? "input units" : "strength");
@@ -113,7 +126,7 @@ function alongStrength(rows) {
       const spread = lo === undefined ? "" : ` [${short(lo)}, ${short(hi)}]`;
       return { x, y: value, lo, hi, text: `${labels[some[0]]}${known(some[0])}: ${short(value)}${spread}${seeds > 1 ? `, mean of ${seeds}` : ""}` };
     })
-    .sort((a, b) => a.x - b.x);
+    .sort((a, b) => (falling(rows[0]) ? b.x - a.x : a.x - b.x));
 }
 
 /** Values of a whole curve at the budget ``x``. */
@@ -162,7 +175,8 @@ function areas(drawn) {
     const { area, median } = whole.get(row);
     return el("tr", {}, el("th", { scope: "row" }, name), seeds ? el("td", { class: "num" }, String(at("seed", row))) : null, el("td", { class: "num" }, median === "inf" ? "infinite" : short(median)), el("td", { class: "num" }, ranged(area)));
   });
-  return el("table", { class: "areas" }, el("thead", {}, el("tr", {}, head.map((text, index) => el("th", { scope: "col", class: index ? "num" : null }, text)))), el("tbody", {}, lines));
+  const table = el("table", { class: "areas" }, el("thead", {}, el("tr", {}, head.map((text, index) => el("th", { scope: "col", class: index ? "num" : null }, text)))), el("tbody", {}, lines));
+  return el("div", { class: "scroll fit", role: "region", "aria-label": "Areas of whole curves", tabindex: 0 }, table);
 }
 
 /* --- heat map --- */
@@ -280,7 +294,7 @@ function detectors() {
       const series = some.slice(0, MOST_DETECTIONS).flatMap((row, index) => {
         const { fpr, tpr, n } = curves.get(row);
         const look = style(index);
-        const line = { name: `${labels[row]}${known(row)}: AUROC ${at("detector_auroc", row).toFixed(3)}, n = ${n[1]}`, style: look, marks: false, points: fpr.map((x, k) => ({ x, y: tpr[k] })) };
+        const line = { name: `${labels[row]}${known(row)}: AUROC ${at("detector_auroc", row).toFixed(3)}, n = ${n[1]}`, style: look, points: fpr.map((x, k) => ({ x, y: tpr[k] })) };
         const chosen = { name: "", style: { ...look, mark: 0 }, line: false, ring: true, points: [{ x: at("detector_fpr", row), y: at("detector_tpr", row), text: `${labels[row]}: at its threshold` }] };
         return at("detector_tpr", row) === null ? [line] : [line, chosen];
       });
@@ -314,7 +328,7 @@ function trainings() {
     const charts = kinds
       .map(([title, fits]) => [title, Object.entries(columns).filter(([name]) => fits(name))])
       .filter(([, found]) => found.length)
-      .map(([title, found]) => chart({ title: `${title}: ${named.get(weights)}`, x: { label: "epoch" }, y: { label: "" }, series: found.map(([name, values], index) => ({ name: name.replaceAll("_", " "), style: style(index), marks: epoch.length < 2, points: epoch.map((x, k) => ({ x, y: values[k] ?? NaN })) })) }));
+      .map(([title, found]) => chart({ title: `${title}: ${named.get(weights)}`, x: { label: "epoch" }, y: { label: "" }, series: found.map(([name, values], index) => ({ name: name.replaceAll("_", " "), style: style(index), points: epoch.map((x, k) => ({ x, y: values[k] ?? NaN })) })) }));
     limited(home.querySelector(".charts"), charts, 0, "");
   });
 }
