@@ -44,6 +44,12 @@ def rerun(path: Path, *arguments: object) -> int:
     )
 
 
+def beside(run: Path, folder: Path) -> Path:
+    """The leaderboard of a run as a file of its own, with its suite beside it."""
+    shutil.copy(run / "suite.yaml", folder / "small.suite.yaml")
+    return Path(shutil.copy(run / "leaderboard.csv", folder / "small.csv"))
+
+
 def edited(path: Path, change: Callable[[dict[str, str]], object]) -> Path:
     with path.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
@@ -102,9 +108,7 @@ def test_a_csv_with_its_suite_beside_it(
 def test_a_figure_that_is_not_reproduced(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "small.csv"
-    shutil.copy(run / "leaderboard.csv", path)
-    shutil.copy(run / "suite.yaml", tmp_path / "small.suite.yaml")
+    path = beside(run, tmp_path)
     edited(
         path, lambda row: row.update({"l2_mean_success": "9.5"}) if row["perturbation"] == "noise" else None
     )
@@ -120,9 +124,7 @@ def test_a_figure_that_is_not_reproduced(
 def test_rows_of_another_device_have_to_agree_in_their_intervals(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "small.csv"
-    shutil.copy(run / "leaderboard.csv", path)
-    shutil.copy(run / "suite.yaml", tmp_path / "small.suite.yaml")
+    path = beside(run, tmp_path)
     other = {"device": "cuda", "weights": "ff00", "gradient_norm_median": "7", "linf_mean_success": "0.7"}
     edited(path, lambda row: row.update(other))
     assert rerun(path) == 0

@@ -19,7 +19,7 @@ from advbench.evidence.board import Board, read_board
 from advbench.evidence.columns import NAMES
 from advbench.evidence.leaderboard import text
 from advbench.evidence.sound import NUMBERS, WHOLE
-from advbench.store.files import write_atomic
+from advbench.store.files import write_bytes
 from advbench.suite.findings import near
 
 USUAL = ("dataset", "model", "defense", "perturbation", "knowledge", "seed", "n", "metric", "clean", "perturbed",
@@ -121,7 +121,7 @@ def parquet(board: Board, columns: Sequence[str], out: Path) -> None:
     buffer = io.BytesIO()
     writer.write_table(pyarrow.table(arrays), buffer)
     try:
-        write_atomic(out, lambda temporary: _write_bytes(temporary, buffer.getvalue()))
+        write_bytes(out, buffer.getvalue())
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
 
@@ -132,7 +132,3 @@ def _type(pyarrow: Any, name: str) -> Any:
     if name in NUMBERS or name not in NAMES:
         return pyarrow.float64()
     return pyarrow.bool_() if name == "targeted" else pyarrow.string()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from advbench.errors import UserError
 from advbench.evidence.board import LEADERBOARD, read_board
 from advbench.evidence.leaderboard import to_csv, visible
 from advbench.evidence.merging import Merged, merge
-from advbench.store.files import write_atomic, write_text
+from advbench.store.files import write_bytes, write_text
 
 MOST = 20
 
@@ -80,19 +79,12 @@ def _write(merged: Merged, out: Path) -> None:
     for row, board in zip(merged.rows, merged.sources):
         if board.folder is None:
             continue
-        board.intact(row)  # what is damaged is not copied
-        for suffix in ("json", "npz"):
-            source = board.folder / "cells" / f"{row['cell_id']}.{suffix}"
-            if source.is_file():
-                _copy(source, out / "cells" / source.name)
+        record = board.folder / "cells" / f"{row['cell_id']}.json"
+        if record.is_file():
+            write_bytes(out / "cells" / record.name, record.read_bytes())
+        outcomes = board.stored(row)
+        if outcomes is not None:
+            write_bytes(out / "cells" / f"{row['cell_id']}.npz", outcomes)
     if suite is not None:
         write_text(out / "suite.yaml", suite)
     write_text(out / LEADERBOARD, to_csv(merged.rows, merged.extra))
-
-
-def _copy(source: Path, target: Path) -> None:
-    write_atomic(target, lambda temporary: _copy_bytes(source, temporary))
-
-
-def _copy_bytes(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

@@ -14,7 +14,7 @@ from advbench.evidence.board import LEADERBOARD, Board, Outcomes, Row
 from advbench.evidence.columns import NAMES
 from advbench.evidence.leaderboard import in_order, text, to_csv, visible
 from advbench.evidence.packed import SUFFIX, pack
-from advbench.store.files import write_atomic, write_json, write_text
+from advbench.store.files import write_bytes, write_json, write_text
 
 TOLD = ("advbench", "computed", "cores", "device", "engine", "python", "reused", "seconds", "workers")
 """What is kept of ``run.json``: no host, no user, no path, and no command line, which may hold any of them."""
@@ -49,11 +49,7 @@ def write_reference(
         told["platform"] = run["platform"].split("-")[0]  # what follows is the kernel of the host
     # The table last: whoever finds it finds what belongs to it.
     try:
-        _write(
-            out.with_suffix(SUFFIX),
-            packed,
-            lambda path, data: write_atomic(path, lambda to: _bytes(to, data)),
-        )
+        _write(out.with_suffix(SUFFIX), packed, write_bytes)
         _write(out.with_suffix(".suite.yaml"), suite, write_text)
         _write(out.with_suffix(".run.json"), told, write_json)
         write_text(out, to_csv(ordered, extra))
@@ -83,7 +79,3 @@ def _write(path: Path, value: Any, write: Callable[[Path, Any], object]) -> None
         write(path, value)
     else:
         path.unlink(missing_ok=True)
-
-
-def _bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -118,25 +118,16 @@ class Board:
             return " ".join(map(str, hashes)) if hashes and None not in hashes else None
         return self.digests.get(str(row["cell_id"]))
 
-    def intact(self, row: Row) -> bool:
-        """Whether the outcomes of a row are there, as its record or those of its members say.
+    def stored(self, row: Row) -> bytes | None:
+        """The file with a row's own outcomes as it stands in the run folder; None where there is none.
 
         Raises
         ------
         UserError
-            If a file is damaged, or is not the one that its record speaks of.
+            If it is damaged, or is not the one that its record speaks of.
         """
-        if self.digest(row) is None or self.packed is not None:
-            return self.digest(row) is not None
-        if row["kind"] == "worst-case":
-            found = [
-                self.intact(member) for member in self.members(row)
-            ]  # to the end: all that are gone are told
-            return all(found)
-        cell_id = str(row["cell_id"])
-        if cell_id not in self._intact:
-            self._intact[cell_id] = self._bytes(cell_id) is not None
-        return self._intact[cell_id]
+        alone = row["status"] == "ok" and row["kind"] != "worst-case"
+        return self._bytes(str(row["cell_id"])) if alone else None
 
     def file_of(self, row: Row) -> str:
         """The file with the outcomes of a row, the leaderboard if it has none of its own."""
@@ -166,10 +157,6 @@ class Board:
                 f"{path}: not the outcomes that {cell_id}.json speaks of: run the suite again to mend it"
             )
         return data
-
-    @functools.cached_property
-    def _intact(self) -> dict[str, bool]:
-        return {}
 
     def members(self, row: Row) -> list[Row]:
         """The rows over which a worst-case row takes the worst for each sample; empty if one is gone or in doubt."""

@@ -237,17 +237,13 @@ def _compared(
 ) -> tuple[tuple[float, float], Difference]:
     """A figure of both rows, and its difference."""
     if name == AREA and outcomes is not None:
-        values, difference = compare_areas(rows, outcomes, up_to)
-    else:
-        values = (interval(name, rows[0]).value, interval(name, rows[1]).value)
-        difference = IDENTICAL
-        if not identical:
-            difference = (
-                compare_columns(name, rows)
-                if outcomes is None
-                else compare_samples(name, rows, outcomes, mid_p, family, files)
-            )
-    return values, IDENTICAL if identical else difference
+        return compare_areas(rows, outcomes, up_to)  # which finds out by itself that all are equal
+    values = (interval(name, rows[0]).value, interval(name, rows[1]).value)
+    if identical:
+        return values, IDENTICAL
+    if outcomes is None:
+        return values, compare_columns(name, rows)
+    return values, compare_samples(name, rows, outcomes, mid_p, family, files)
 
 
 def _adjusted(lines: Sequence[Line]) -> list[Line]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.evidence.differences import IDENTICAL, Difference
+from advbench.evidence.differences import IDENTICAL, Difference, paired_parts
 from advbench.evidence.samples import Outcomes, Row, right
-from advbench.evidence.statistics import NOTHING, Z95, Interval, wilson
+from advbench.evidence.statistics import NOTHING, Interval, wilson
 
 NORMS = ("linf", "l2", "l1", "l0")
 """Norms whose distances are kept of every sample."""
@@ -109,9 +109,7 @@ def area_difference(first: NDArray[Any], second: NDArray[Any], up_to: float) -> 
     apart = shares(second, up_to) - shares(first, up_to)
     if len(apart) < 2:
         return Difference(math.nan, math.nan, math.nan, math.nan, "paired means")
-    value, error = float(apart.mean()), float(apart.std(ddof=1)) / math.sqrt(len(apart))
-    p = 1.0 if value == 0 else math.erfc(abs(value) / error / math.sqrt(2)) if error else 0.0
-    return Difference(value, value - Z95 * error, value + Z95 * error, p, "paired means")
+    return paired_parts(float(apart.mean()), apart, "paired means")
 
 
 def compare_areas(

@@ -167,9 +167,14 @@ def paired_spreads(first: NDArray[Any], second: NDArray[Any], family: int = 1) -
     if parts[0] is None or parts[1] is None:
         return paired_bootstrap(sigma_mad, first, second, family=family)
     value = float(sigma_mad(second) - sigma_mad(first))
-    error = float((parts[1] - parts[0]).std(ddof=1)) / math.sqrt(len(first)) if len(first) > 1 else math.nan
+    return paired_parts(value, parts[1] - parts[0], "influence functions")
+
+
+def paired_parts(value: float, parts: NDArray[Any], test: str) -> Difference:
+    """A difference to which every sample adds its part, (n,), taken as normal with their standard error."""
+    error = float(parts.std(ddof=1)) / math.sqrt(len(parts)) if len(parts) > 1 else math.nan
     p = 1.0 if value == 0 else math.erfc(abs(value) / error / math.sqrt(2)) if error else 0.0
-    return Difference(value, value - Z95 * error, value + Z95 * error, p, "influence functions")
+    return Difference(value, value - Z95 * error, value + Z95 * error, p, test)
 
 
 def influence(errors: NDArray[Any]) -> NDArray[Any] | None:

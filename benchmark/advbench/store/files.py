@@ -24,18 +24,23 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, atomically."""
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomic(path, fill)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with plain line ends, atomically."""
-    write_atomic(path, lambda temporary: _write_bytes(temporary, text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def sha256(path: Path) -> str:
