@@ -19,8 +19,9 @@ from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
 from advbench.evidence.columns import NAMES
 from advbench.evidence.comparing import by_axes, compare_boards, regressions
-from advbench.evidence.differences import IDENTICAL, hybrid, paired_spreads, tango
+from advbench.evidence.differences import IDENTICAL, hybrid, paired_parts, tango
 from advbench.evidence.exact import mcnemar
+from advbench.evidence.influence import of_spread
 from advbench.evidence.protocol import PROTOCOL
 from advbench.evidence.samples import interval
 from advbench.evidence.statistics import sigma_mad, wilson
@@ -247,7 +248,9 @@ def test_regressors_are_compared_by_their_spread(tmp_path: Path) -> None:
     line = comparison.lines[0]
     scaled = [error / (1 + z) for error in errors]
     assert line.difference.test == "influence functions"
-    assert line.difference[:4] == pytest.approx(paired_spreads(*scaled)[:4])
+    moved = [of_spread(error) for error in scaled]
+    expected = paired_parts(float(sigma_mad(scaled[1]) - sigma_mad(scaled[0])), moved[1] - moved[0], "")
+    assert line.difference[:4] == pytest.approx(expected[:4])
     assert (line.verdict, line.gain) == ("worse", -1)
     assert line.margin == pytest.approx(0.01 * float(sigma_mad(scaled[0])), rel=1e-5)
     assert comparison.lines[1].difference.test in ("McNemar, exact", "identical")

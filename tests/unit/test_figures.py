@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from boards import classified
 
+from advbench.evidence import influence
 from advbench.evidence.columns import NAMES
 from advbench.evidence.figures import figures, worst_of
-from advbench.evidence.statistics import auroc, bootstrap, sigma_mad, true_positive_rate, wilson
+from advbench.evidence.statistics import auroc, sigma_mad, true_positive_rate, wilson
 from advbench.values import Classification, Regression
 
 THREE = Classification(("a", "b", "c"))
@@ -106,7 +107,9 @@ def test_regression_columns() -> None:
     assert row["bias_perturbed"] == pytest.approx((scaled + 1 / (1 + target)).mean())
     assert row["sigma_mad_clean"] == row["clean"] == pytest.approx(float(sigma_mad(scaled)))
     error = ((predicted[:, 0] - target) / (1 + target)).astype(np.float64)
-    assert (row["clean"], row["clean_lo"], row["clean_hi"]) == bootstrap(sigma_mad, error)
+    assert (row["clean"], row["clean_lo"], row["clean_hi"]) == influence.spread(error)
+    assert (row["bias_clean"], row["bias_clean_lo"], row["bias_clean_hi"]) == influence.mean(error)
+    assert (row["eta_clean"], row["eta_clean_lo"], row["eta_clean_hi"]) == wilson(2, 8)
     assert row["eta_clean"] == 2 / 8  # |0.2| and |0.5| exceed 0.15
     assert row["eta_perturbed"] == 1.0
 

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 
 from advbench.evidence.differences import (
-    Difference,
+    bootstrapped,
     detectable,
     fisher,
     hybrid,
-    influence,
-    paired_bootstrap,
     paired_rates,
-    paired_spreads,
     tango,
     unpaired,
     unpaired_rates,
@@ -130,6 +127,12 @@ def test_paired_rates() -> None:
     assert paired_rates(first, second, mid_p=True).p == mcnemar(8, 16, mid_p=True) < found.p
 
 
+def paired_bootstrap(statistic: Any, first: Any, second: Any, **options: Any) -> Any:
+    return bootstrapped(
+        lambda rows: statistic(first[rows]), lambda rows: statistic(second[rows]), len(first), **options
+    )
+
+
 def test_paired_bootstrap_of_nothing_and_of_infinities() -> None:
     values = np.random.default_rng(0).normal(size=50)
     assert paired_bootstrap(sigma_mad, values, values)[:4] == (0, 0, 0, 1)
@@ -238,58 +241,6 @@ def test_a_family_errs_in_at_most_5_percent_of_cases_and_pairs_tell_more_than_ra
         )
     assert wrong / runs <= 0.05
     assert found > 3 * missed
-
-
-def spreads(ratio: float, n: int, count: int) -> list[Difference]:
-    """Two regressors with correlated errors of which a tenth are far off, the second ``ratio`` times as far."""
-    rng = np.random.default_rng(11)
-
-    def drawn() -> Any:
-        return np.where(rng.random(n) < 0.1, rng.uniform(-20, 20, n), rng.normal(size=n))
-
-    made = []
-    for _ in range(count):
-        shared = 0.8 * drawn()
-        made.append(paired_spreads(shared + 0.6 * drawn(), ratio * (shared + 0.6 * drawn())))
-    return made
-
-
-def test_the_interval_of_spreads_covers_the_truth_in_95_percent() -> None:
-    rng = np.random.default_rng(12)
-    many = [
-        np.where(rng.random(10**6) < 0.1, rng.uniform(-20, 20, 10**6), rng.normal(size=10**6))
-        for _ in range(2)
-    ]
-    single = float(sigma_mad(0.8 * many[0] + 0.6 * many[1]))
-    for n, ratio in ((400, 1.0), (400, 1.3), (1500, 1.1)):
-        found = spreads(ratio, n, 1500)
-        hits = np.mean([one.low <= (ratio - 1) * single <= one.high for one in found])
-        assert 0.94 <= hits <= 0.965  # of 1,500 trials one standard error is 0.6 %
-        if ratio == 1:
-            assert np.mean([one.p <= 0.05 for one in found]) <= 0.055
-
-
-def test_influence_is_the_derivative_of_the_spread() -> None:
-    rng = np.random.default_rng(0)
-    errors = rng.gamma(2.0, size=200_000)  # skewed: the median matters, too
-    moved = influence(errors)
-    assert moved is not None
-    assert abs(moved.mean()) < 0.02
-    for low, high in ((0.0, 0.2), (1.2, 1.5), (6.0, 9.0)):
-        there = (errors > low) & (errors < high)
-        heavier = np.concatenate([errors, errors[there]])
-        share = there.sum() / len(heavier)
-        expected = moved[there].mean() * share / (1 - share)
-        assert float(sigma_mad(heavier) - sigma_mad(errors)) == pytest.approx(expected, rel=0.25)
-
-
-def test_spreads_without_a_density_are_bootstrapped() -> None:
-    flat = np.where(np.arange(40) < 30, 0.0, 1.0)
-    assert influence(flat) is None
-    assert paired_spreads(flat, np.linspace(0, 1, 40)).test == "paired bootstrap"
-    values = np.random.default_rng(0).normal(size=40)
-    assert paired_spreads(values, values)[:4] == (0, 0, 0, 1)
-    assert paired_spreads(values, values + 3).value == pytest.approx(0, abs=1e-12)
 
 
 def test_the_paired_bootstrap_covers_the_truth_and_errs_rarely() -> None:

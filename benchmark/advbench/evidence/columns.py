@@ -18,7 +18,7 @@ def _group(group: str, **columns: str) -> list[Column]:
 
 
 _ENDS = {
-    "_lo": "lower end of the 95 % bootstrap interval of the ",
+    "_lo": "lower end of the 95 % interval of the ",
     "_hi": "upper end of the same interval of the ",
 }
 

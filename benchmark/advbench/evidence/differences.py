@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.evidence.exact import mcnemar, power
-from advbench.evidence.statistics import Z95, Interval, sigma_mad
+from advbench.evidence.statistics import Z95, Interval, student
 
 DRAWS = 2000
 MOST_DRAWS = 100_000
@@ -23,9 +23,6 @@ Z80 = 0.8416212335729143
 
 EXACT_POWER = 1000
 """Samples up to which the power of the exact test is computed; its approximation is as good beyond."""
-
-Statistic = Callable[["NDArray[Any]"], "NDArray[Any]"]
-"""From (draws, n, ...) to (draws,)."""
 
 Drawn = Callable[["NDArray[Any]"], "NDArray[Any]"]
 """From the positions (draws, n) of the samples that were drawn to (draws,)."""
@@ -155,69 +152,34 @@ def unpaired(first: Interval, second: Interval) -> Difference:
 # --- anything else ------------------------------------------------------------------------------------------------
 
 
-def paired_spreads(first: NDArray[Any], second: NDArray[Any], family: int = 1) -> Difference:
-    """Difference of sigma_mad of two arrays (n,) of errors of the same samples, from their influence functions.
-
-    A bootstrap would take 2,000 times as long and give too wide an interval (it covers 98 %), since a median of drawn
-    samples lies on one of them. Where half of the errors are equal there is no density to go by, and it is taken.
-    """
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return Difference(math.nan, math.nan, math.nan, math.nan, "influence functions")
-    parts = influence(first), influence(second)
-    if parts[0] is None or parts[1] is None:
-        return paired_bootstrap(sigma_mad, first, second, family=family)
-    value = float(sigma_mad(second) - sigma_mad(first))
-    return paired_parts(value, parts[1] - parts[0], "influence functions")
-
-
 def paired_parts(value: float, parts: NDArray[Any], test: str) -> Difference:
-    """A difference to which every sample adds its part, (n,), taken as normal with their standard error."""
-    error = float(parts.std(ddof=1)) / math.sqrt(len(parts)) if len(parts) > 1 else math.nan
-    p = 1.0 if value == 0 else math.erfc(abs(value) / error / math.sqrt(2)) if error else 0.0
-    return Difference(value, value - Z95 * error, value + Z95 * error, p, test)
+    """A difference to which every sample adds its part, (n,): Student's t, with the standard error of their mean."""
+    n = len(parts)
+    error = float(parts.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    half = error * student(n - 1) if n > 1 else math.nan
+    p = 1.0 if value == 0 else student(n - 1, value / error) if error else 0.0
+    return Difference(value, value - half, value + half, p, test)
 
 
-def influence(errors: NDArray[Any]) -> NDArray[Any] | None:
-    """How much each of the errors (n,) moves their sigma_mad, times n; None if their spread is 0.
-
-    With median m and median absolute deviation d, ``1.4826 ((sign(|e - m| - d) - (f(m + d) - f(m - d)) sign(e - m) /
-    f(m)) / 2) / (f(m + d) + f(m - d))`` (Hampel 1974, https://doi.org/10.2307/2285666, without his symmetry). The
-    density f is a Gaussian kernel estimate with the bandwidth of Silverman 1986, eq. 3.31, of the robust spread.
-    """
-    centre, spread = float(np.median(errors)), float(sigma_mad(errors))
-    if not 0 < spread < math.inf:
-        return None
-    width: float = 0.9 * spread * len(errors) ** -0.2
-    reach = spread / 1.4826
-
-    def density(place: float) -> float:
-        kernel = np.exp(-0.5 * ((errors - place) / width) ** 2)
-        return float(kernel.mean()) / (width * math.sqrt(2 * math.pi))
-
-    right, left, middle = density(centre + reach), density(centre - reach), density(centre)
-    if not min(right + left, middle) > 0:
-        return None
-    moved = np.sign(np.abs(errors - centre) - reach) - (right - left) * np.sign(errors - centre) / middle
-    return np.asarray(1.4826 * moved / 2 / (right + left))
-
-
-def paired_bootstrap(
-    statistic: Statistic,
+def paired_figures(
+    drawn: Callable[[NDArray[Any]], Drawn],
+    influence: Callable[[NDArray[Any]], NDArray[Any] | None],
     first: NDArray[Any],
     second: NDArray[Any],
-    draws: int = DRAWS,
-    seed: int = 0,
     family: int = 1,
 ) -> Difference:
-    """Difference of a statistic of two arrays (n, ...) over the same samples, see `bootstrapped`."""
-    return bootstrapped(
-        lambda rows: statistic(first[rows]),
-        lambda rows: statistic(second[rows]),
-        len(first),
-        draws,
-        seed,
-        family,
-    )
+    """Difference of a figure of two arrays (n, ...) of the same samples, from how much each of them moves it.
+
+    A bootstrap if there are no influence functions, see `advbench.evidence.influence`, or they say that nothing does.
+    """
+    before, after = influence(first), influence(second)
+    if before is not None and after is not None:
+        moved = after - before
+        if np.abs(moved).max() > 1e-9 * np.abs(after).max():  # more than rounding
+            every = np.arange(len(first))[None]
+            value = float(_minus(drawn(second)(every), drawn(first)(every))[0])
+            return paired_parts(value, moved, "influence functions")
+    return bootstrapped(drawn(first), drawn(second), len(first), family=family)
 
 
 def bootstrapped(

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advbench.evidence import influence
 from advbench.evidence.flags import joined, of_outcomes
 from advbench.evidence.statistics import (
     auroc,
-    bootstrap,
     calibration_error,
-    sigma_mad,
     true_positive_rate,
     wilson,
 )
@@ -72,16 +71,12 @@ def _regression(outcomes: Outcomes, task: Regression) -> dict[str, Any]:
     for name in ("clean", "perturbed"):
         predicted = outcomes[f"{name}_prediction"].reshape(target.shape).astype(np.float64)
         error = (predicted - target) / (1 + target) if task.relative else predicted - target
-        spread = bootstrap(sigma_mad, error[:, 0])
+        spread = influence.spread(error[:, 0])
         row |= _interval(name, spread) | _interval(f"sigma_mad_{name}", spread)
-        row |= _interval(f"bias_{name}", bootstrap(_mean, error[:, 0]))
-        beyond = np.asarray((np.abs(error) > task.tolerance).any(1), dtype=np.float64)
-        row |= _interval(f"eta_{name}", bootstrap(_mean, beyond))
+        row |= _interval(f"bias_{name}", influence.mean(error[:, 0]))
+        beyond = np.asarray((np.abs(error) > task.tolerance).any(1))
+        row |= _interval(f"eta_{name}", wilson(int(beyond.sum()), len(beyond)))
     return row
-
-
-def _mean(values: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(values.mean(-1))
 
 
 def _distances(outcomes: Outcomes, eligible: NDArray[Any], success: NDArray[Any]) -> dict[str, float]:

@@ -68,7 +68,7 @@ def rank(
 ) -> list[Ranking]:
     """Rankings of rows that differ in nothing but these axes; rows without rival, or without figure, are left out.
 
-    Every pair of a ranking is tested, McNemar's test or a paired bootstrap where outcomes are at hand, and Holm's
+    Every pair of a ranking is tested, those of `compare` where outcomes are at hand, and Holm's
     correction is over its pairs. Letters are a compact letter display (Piepho 2004,
     https://doi.org/10.1198/1061860043515).
 

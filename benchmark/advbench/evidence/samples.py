@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.errors import UserError
+from advbench.evidence import influence
 from advbench.evidence.differences import (
     IDENTICAL,
     Difference,
     Drawn,
-    bootstrapped,
+    paired_figures,
     paired_rates,
-    paired_spreads,
     unpaired,
     unpaired_rates,
 )
@@ -48,11 +48,14 @@ class Figure:
     drawn
         From what `per_sample` gives to the figure of samples drawn from it; None for a rate, which is a mean of
         booleans.
+    influence
+        From the same to how much each sample moves the figure, see `advbench.evidence.influence`.
     """
 
     of: str
     per_sample: Callable[[Outcomes, Row], NDArray[Any]]
     drawn: Callable[[NDArray[Any]], Drawn] | None = None
+    influence: Callable[[NDArray[Any]], NDArray[Any] | None] = lambda values: None
 
 
 def compare_samples(
@@ -84,9 +87,7 @@ def compare_samples(
         return IDENTICAL
     if drawn is None:
         return paired_rates(first, second, mid_p)
-    if drawn is _spread:
-        return paired_spreads(first[:, 0], second[:, 0], family)
-    return bootstrapped(drawn(first), drawn(second), len(first), family=family)
+    return paired_figures(drawn, figure.influence, first, second, family)
 
 
 def compare_columns(name: str, rows: tuple[Row, Row]) -> Difference:
@@ -204,9 +205,15 @@ FIGURES: Mapping[str, Figure] = {
     "perturbed": Figure("accuracy, or sigma_mad of a regressor, on perturbed inputs", right),
     "clean": Figure("the same on clean inputs", lambda outcomes, row: right(outcomes, row, "clean")),
     "eta": Figure("share of a regressor's outliers on perturbed inputs", _beyond),
-    "l2_median": Figure("median l2 distance, failures as inf", _sizes("l2"), drawn_median),
-    "linf_median": Figure("median linf distance, failures as inf", _sizes("linf"), drawn_median),
-    "detector_auroc": Figure("area under the ROC curve of a detector", _scores, drawn_auroc),
+    "l2_median": Figure(
+        "median l2 distance, failures as inf", _sizes("l2"), drawn_median, influence.of_median
+    ),
+    "linf_median": Figure(
+        "median linf distance, failures as inf", _sizes("linf"), drawn_median, influence.of_median
+    ),
+    "detector_auroc": Figure(
+        "area under the ROC curve of a detector", _scores, drawn_auroc, influence.of_auroc
+    ),
 }
 """What rows can be compared by. Of a regressor the first two are spreads, see `figure_of`."""
 
@@ -219,7 +226,7 @@ def figure_of(name: str, row: Row) -> Figure:
     """The figure of this name for rows of this metric."""
     figure = FIGURES[name]
     if name in COUNTED and row["metric"] != "accuracy":
-        return Figure(figure.of, _errors(name), _spread)
+        return Figure(figure.of, _errors(name), _spread, lambda errors: influence.of_spread(errors[:, 0]))
     return figure
 
 
