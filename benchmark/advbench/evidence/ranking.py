@@ -68,9 +68,8 @@ def rank(
 ) -> list[Ranking]:
     """Rankings of rows that differ in nothing but these axes; rows without rival, or without figure, are left out.
 
-    Every pair of a ranking is tested, those of `compare` where outcomes are at hand, and Holm's
-    correction is over its pairs. Letters are a compact letter display (Piepho 2004,
-    https://doi.org/10.1198/1061860043515).
+    Every pair of a ranking is tested as by `advbench compare`, and Holm's correction is over its pairs. Letters are a
+    compact letter display (Piepho 2004, https://doi.org/10.1198/1061860043515).
 
     ``figure`` is one of `RANKED`, for each row that of `usual_figure` if it is empty.
     """
