@@ -14,9 +14,10 @@ from advbench.cli.main import COMMANDS
 from advbench.cli.sheet import as_json, comma_separated, deliver, markdown, unmarked
 from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
-from advbench.evidence.comparing import VERDICTS, by_axes, compare_boards, regressions
+from advbench.evidence.comparing import VERDICTS, compare_boards
 from advbench.evidence.joining import AXES
 from advbench.evidence.samples import AREA, FIGURES
+from advbench.evidence.summing import by_axes, regressions
 from advbench.suite.findings import near
 
 EPILOG = (

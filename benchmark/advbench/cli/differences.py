@@ -8,10 +8,11 @@ from typing import Any
 
 from advbench.cli.sheet import Sheet, plain
 from advbench.display.words import plural
-from advbench.evidence.comparing import CLEAN, VERDICTS, Comparison, Group, Line
+from advbench.evidence.comparing import CLEAN, VERDICTS, Comparison, Line
 from advbench.evidence.joining import AXES, label
 from advbench.evidence.leaderboard import visible
 from advbench.evidence.statistics import Seeds
+from advbench.evidence.summing import Group
 
 MOST = 60
 """Lines that a terminal gets; the other formats have all."""
