@@ -22,7 +22,13 @@ import boards
 import numpy as np
 import reports
 
-COMMANDS = ("compare {0}.csv {1}.csv", "compare {0} {1}", "rank {0}.csv", "rank {0}")
+COMMANDS = (
+    "compare {0}.csv {1}.csv",
+    "compare {0} {1}",
+    "compare {0} {1} --figure l2_median",
+    "rank {0}.csv",
+    "rank {0}",
+)
 
 
 def made(count: int, samples: int, changed: bool) -> Iterator[dict[str, Any]]:
@@ -35,7 +41,8 @@ def made(count: int, samples: int, changed: bool) -> Iterator[dict[str, Any]]:
         if changed and number % 5 < 3:
             after ^= clean & (rng.random(samples) < 0.05)
             identity["defense_params"] = '[{"bit_depth": 3}]'
-        yield boards.cell(boards.classified(clean, after), **identity) | {"cell_id": f"{number:016x}"}
+        sizes = {"l2": rng.gamma(2.0, size=samples)}
+        yield boards.cell(boards.classified(clean, after, **sizes), **identity) | {"cell_id": f"{number:016x}"}
 
 
 def seconds(command: list[str]) -> float:
