@@ -42,7 +42,9 @@ def made(count: int, samples: int, changed: bool) -> Iterator[dict[str, Any]]:
             after ^= clean & (rng.random(samples) < 0.05)
             identity["defense_params"] = '[{"bit_depth": 3}]'
         sizes = {"l2": rng.gamma(2.0, size=samples)}
-        yield boards.cell(boards.classified(clean, after, **sizes), **identity) | {"cell_id": f"{number:016x}"}
+        yield boards.cell(boards.classified(clean, after, **sizes), **identity) | {
+            "cell_id": f"{number:016x}"
+        }
 
 
 def seconds(command: list[str]) -> float:

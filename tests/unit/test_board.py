@@ -19,6 +19,7 @@ from advbench.evidence.columns import NAMES
 from advbench.evidence.figures import figures
 from advbench.evidence.leaderboard import text
 from advbench.evidence.protocol import SCHEMA
+from advbench.evidence.table import text_hash
 from advbench.values import Regression
 
 REDSHIFT = Regression(("z",), tolerance=0.15, relative=True)
@@ -164,6 +165,7 @@ def test_not_a_leaderboard(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(content)
     assert complaint(path).startswith(": not a leaderboard: ")
+    assert (": the file is empty" in complaint(path)) == (not content)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,30 @@ def test_a_header_that_was_changed(folder: Path) -> None:
     path = folder / "leaderboard.csv"
     path.write_text(path.read_text().replace("clean_price", "cost", 1))
     assert complaint(path) == f":1: edited: the header of schema {SCHEMA} lacks clean_price"
+
+
+def test_a_column_that_is_there_twice(folder: Path) -> None:
+    path = folder / "leaderboard.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line},{'perturbed' if not k else '0.1'}\n" for k, line in enumerate(lines)))
+    assert complaint(path) == ":1: edited: the column perturbed is there 2 times"
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_told(folder: Path, separator: str, name: str) -> None:
+    path = folder / "leaderboard.csv"
+    path.write_text(path.read_text().replace(",", separator))
+    assert complaint(path) == f": its columns are separated by {name}; a leaderboard has commas"
+
+
+def test_a_leaderboard_that_is_not_the_one_its_run_wrote(folder: Path) -> None:
+    """Labels and strengths are in no record; the hash of the whole file tells."""
+    path = folder / "leaderboard.csv"
+    (folder / "run.json").write_text(json.dumps({"leaderboard_sha256": text_hash(path)}))
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(read_board(folder).rows) == 5
+    edited(path, lambda rows: rows[2].update({"strength": "0.2", "perturbation": "mine"}))
+    assert complaint(path).startswith(": edited: not as its run wrote it")
 
 
 def test_a_file_that_is_cut_off(folder: Path) -> None:
@@ -240,7 +266,16 @@ def test_a_file_that_is_cut_off(folder: Path) -> None:
         (0, "dataset_params", '{"limit":3', "column dataset_params: not JSON: Expecting ','"),
         (2, "perturbation_params", "{'eps':1}", "column perturbation_params: not JSON: Expecting property name"),
         (4, "defense_params", "[", "column defense_params: not JSON: Expecting value"),
-        (3, "schema", "1", f"column schema: 1, but this advbench reads schema {SCHEMA}"),
+        (3, "schema", "1", f"column schema: older schema 1, this advbench reads schema {SCHEMA}: run its"),
+        (3, "schema", "9", f"column schema: newer schema 9, this advbench reads schema {SCHEMA}: use the one"),
+        (2, "knowledge", "godlike", "column knowledge: 'godlike' is none of none, blackbox, transfer"),
+        (2, "fingerprint", "", "column fingerprint: empty though status is ok"),
+        (2, "reason", "because", "column reason: 'because' though status is ok"),
+        (2, "perturbation_params", "", "column perturbation_params: empty though status is ok"),
+        (2, "perturbation_params", "[1]", "column perturbation_params: not a JSON object"),
+        (4, "defense_params", "{}", "column defense_params: not a JSON list"),
+        (0, "detector_auroc", "0.5", "column detector_auroc: 0.5, but detector_fpr is empty: there is no detector"),
+        (2, "eta_perturbed", "0.3", "column eta_perturbed: 0.3, but the metric is accuracy"),
     ],
 )  # fmt: skip
 def test_a_file_that_was_edited(tmp_path: Path, row: int, column: str, value: str, words: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import click
@@ -10,7 +11,9 @@ import pytest
 from boards import cell, right, write_csv, write_run
 from pairs import CLEAN, N, made, robust
 
+from advbench.cli.differences import _over_seeds
 from advbench.cli.main import invoke
+from advbench.evidence.statistics import Seeds
 
 
 def test_fail_on_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +68,12 @@ def test_two_labels_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "pgd, adaptive, seed 0" in lines[1]
     assert lines[1].endswith("better")
     assert "only in defense=none: sky / net / none, seed 0" in lines
+
+
+def test_means_that_cancel_are_nothing() -> None:
+    assert _over_seeds(Seeds(3.7e-17, 1e-17, 2), "+") == "+0 ± 0"
+    assert _over_seeds(Seeds(-3.7e-17, math.nan, 1), "+") == "+0"
+    assert _over_seeds(Seeds(2e-6, math.nan, 1), "+") == "+2e-06"
 
 
 def test_table_markdown_csv_and_json_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +147,8 @@ def test_control_characters_of_labels_do_not_reach_a_terminal(
         (["--between", "defense=none"], "not of the form AXIS=FIRST,SECOND"),
         (["--between", "dataset=a,b"], "'dataset' is none of model, defense"),
         (["--between", "defense=none,squeezin"], "has no defense 'squeezin' (did you mean 'squeezing'?)"),
+        (["--between", "defense=none,none"], "'none' is there twice; name different labels"),
+        (["--between", "defense=none,squeezing", "--out", "."], "--out .: is a folder; name a file in it"),
         (["--fail-on", "anything"], "not of the form regression or regression:POINTS"),
         (["--margin", "nan"], "--margin nan: not a finite number"),
         (["--margin", "inf"], "--margin inf: not a finite number"),

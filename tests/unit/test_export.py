@@ -115,6 +115,9 @@ def test_parquet_is_read_back(run: Path, tmp_path: Path) -> None:
     [
         (["--format", "parquet"], "needs --out FILE: it is no text"),
         (["--format", "latex", "--columns", "modle"], "there is no column 'modle' (did you mean 'model'?)"),
+        (["--format", "latex", "--columns", ""], "--columns: names no column; leave it out"),
+        (["--format", "json", "--columns", "model,n,model"], "--columns: 'model' is there twice"),
+        (["--format", "json", "--out", "."], "--out .: is a folder; name a file in it"),
         (["--format", "excel"], "'excel' is not one of"),
         ([], "Missing option '--format'"),
     ],

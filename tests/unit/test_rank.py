@@ -209,3 +209,22 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: l
     run = str(write_run(tmp_path / "a", made()))
     assert invoke(["rank", run, *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_other_threat_models_are_no_rivals(tmp_path: Path) -> None:
+    """After a merge one label may stand for several; budgets per channel are no strength."""
+    for free, other in (({}, {"mask": {"box": [0, 0, 2, 2]}}), ({"eps": [1, 2]}, {"eps": [1, 3]})):
+        rows = [
+            cell(
+                classified(np.ones(N), right_of(name)),
+                defense=name,
+                strength=None,
+                perturbation_params=json.dumps({"steps": steps, **more}),
+            )
+            for name, steps, more in (("none", 1, free), ("weak", 2, free), ("strong", 2, other))
+        ]
+        board = read_board(write_csv(tmp_path / "a.csv", rows))
+        (found,) = rank(board)
+        assert {place.row["defense"] for place in found.places} == {"none", "weak"}
+        (found,) = rank(board, ("defense", "perturbation"))
+        assert len(found.places) == 2

@@ -96,13 +96,38 @@ def test_a_csv_with_its_suite_beside_it(
     path = tmp_path / "small.csv"
     shutil.copy(run / "leaderboard.csv", path)
     assert rerun(path) == 2
-    assert (
-        "no suite beside it; a run folder has suite.yaml, small.csv needs small.suite.yaml"
-        in capsys.readouterr().err
-    )
+    assert f"{path}: its suite is missing: {tmp_path / 'small.suite.yaml'}" in capsys.readouterr().err
     shutil.copy(run / "suite.yaml", tmp_path / "small.suite.yaml")
     assert rerun(path) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "6 rows agree: equal to the last digit"
+
+
+def test_a_suite_that_is_missing_or_broken_is_told_by_its_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = beside(run, tmp_path)
+    suite = tmp_path / "small.suite.yaml"
+    suite.write_text(suite.read_text().replace("models:", "modles:"))
+    assert rerun(path) == 2
+    told = capsys.readouterr().err
+    assert f"{suite}:" in told
+    assert "modles" in told
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(run / "leaderboard.csv", folder)
+    assert rerun(folder) == 2
+    assert f"its suite is missing: {folder / 'suite.yaml'}" in capsys.readouterr().err
+
+
+def test_a_label_that_was_edited_in_a_run_folder_is_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    capsys.readouterr()
+    edited(folder / "leaderboard.csv", lambda row: row.update({"suite": "mine"}))
+    for command in ("rank", "report"):
+        assert invoke([command, str(folder)]) == 2
+        assert f"{folder / 'leaderboard.csv'}: edited: not as its run wrote it" in capsys.readouterr().err
 
 
 def test_a_figure_that_is_not_reproduced(
@@ -166,6 +191,20 @@ def test_what_may_explain_a_difference_is_told(tmp_path: Path) -> None:
     assert found.notes[0] == "torch_version was 2 and is 3"
     assert "some code that decides the figures has changed" in found.notes[1]
     assert (found.rows, found.agreeing, found.exact) == (1, 0, True)
+
+
+def test_a_suite_that_is_not_that_of_the_rows_is_told_first(tmp_path: Path) -> None:
+    before = board(tmp_path, [cell(classified(np.ones(N), right(N, 50)))])
+    (row,) = before.rows
+    changed = {"torch_version": "3", "cell_id": "new", "n_success": 51, "model_params": '{"width":16}'}
+    found = repeated(before.rows, replace(before, rows=[dict(row) | changed]))
+    name = "sky / net / none / pgd, adaptive, seed 0"
+    assert found.notes == (
+        f"the suite is not that of these rows: {name}: model_params.width was 8 and is 16",
+        "torch_version was 2 and is 3",
+    )
+    gone = repeated(before.rows, replace(before, rows=[dict(row) | {"seed": 1}]))
+    assert gone.notes == (f"the suite is not that of these rows: {name}: it gives no such row",)
 
 
 def test_on_another_device_intervals_have_to_overlap(tmp_path: Path) -> None:

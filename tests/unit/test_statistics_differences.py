@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from advbench.evidence.differences import (
-    bootstrapped,
     detectable,
     fisher,
     hybrid,
@@ -18,7 +17,7 @@ from advbench.evidence.differences import (
 )
 from advbench.evidence.drawing import drawn_auroc, drawn_median
 from advbench.evidence.exact import holm, least_wins, mcnemar, power
-from advbench.evidence.statistics import Interval, auroc, bca, clopper_pearson, over_seeds, sigma_mad, wilson
+from advbench.evidence.statistics import Interval, auroc, bca, clopper_pearson, over_seeds, wilson
 
 # --- against scipy and definitions --------------------------------------------------------------------------------
 
@@ -127,43 +126,6 @@ def test_paired_rates() -> None:
     assert paired_rates(first, second, mid_p=True).p == mcnemar(8, 16, mid_p=True) < found.p
 
 
-def paired_bootstrap(statistic: Any, first: Any, second: Any, **options: Any) -> Any:
-    return bootstrapped(
-        lambda rows: statistic(first[rows]), lambda rows: statistic(second[rows]), len(first), **options
-    )
-
-
-def test_paired_bootstrap_of_nothing_and_of_infinities() -> None:
-    values = np.random.default_rng(0).normal(size=50)
-    assert paired_bootstrap(sigma_mad, values, values)[:4] == (0, 0, 0, 1)
-    far = np.full(50, np.inf)
-
-    def median(draws: Any) -> Any:
-        return np.sort(draws, axis=-1)[..., 25]
-
-    assert paired_bootstrap(median, far, far)[:4] == (0, 0, 0, 1)
-    found = paired_bootstrap(median, values, far)
-    assert (found.value, found.low, found.high) == (math.inf, math.inf, math.inf)
-    assert found.p == pytest.approx(2 / 2001)
-    assert found == paired_bootstrap(median, values, far)
-
-
-def test_more_is_drawn_where_a_family_needs_it() -> None:
-    def median(draws: Any) -> Any:
-        return np.sort(draws, axis=-1)[..., 25]
-
-    near, far = np.linspace(1, 2, 50), np.linspace(3, 4, 50)
-    smallest = {m: paired_bootstrap(median, near, far, family=m).p for m in (1, 20, 60, 2000, 10**6)}
-    assert smallest == pytest.approx(
-        {1: 2 / 2001, 20: 2 / 2001, 60: 2 / 6001, 2000: 2 / 100_001, 10**6: 2 / 100_001}
-    )
-    assert all(p * m <= 0.05 for m, p in smallest.items() if m <= 2000)
-    other = near + np.where(np.arange(50) % 2, 0.01, -0.01)
-    mixed = paired_bootstrap(median, near, other)
-    assert mixed == paired_bootstrap(median, near, other, family=2000)
-    assert mixed.p > 2 / 2001
-
-
 def test_counted_medians_and_areas_are_those_of_the_samples_drawn() -> None:
     rng = np.random.default_rng(4)
     for n in (1, 2, 31, 40):
@@ -241,16 +203,6 @@ def test_a_family_errs_in_at_most_5_percent_of_cases_and_pairs_tell_more_than_ra
         )
     assert wrong / runs <= 0.05
     assert found > 3 * missed
-
-
-def test_the_paired_bootstrap_covers_the_truth_and_errs_rarely() -> None:
-    rng = np.random.default_rng(2)
-    found = []
-    for seed in range(300):
-        shared = rng.exponential(size=150)
-        pair = [0.7 * shared + 0.5 * rng.exponential(size=150) + shift for shift in (0.0, 0.1)]
-        found.append(paired_bootstrap(lambda draws: draws.mean(-1), *pair, draws=300, seed=seed))
-    assert 0.92 <= np.mean([one.low <= 0.1 <= one.high for one in found]) <= 0.97  # standard error 1.3 %
 
 
 def test_the_detectable_difference_is_found_in_80_percent_of_cases() -> None:

@@ -11,6 +11,7 @@ import click
 
 from advbench.cli.differences import document, group_sheet, line_sheet, remarks, report
 from advbench.cli.main import COMMANDS
+from advbench.cli.options import no_folder
 from advbench.cli.sheet import as_json, comma_separated, deliver, markdown, unmarked
 from advbench.errors import UserError
 from advbench.evidence.board import Board, read_board
@@ -65,6 +66,9 @@ def _between(ctx: click.Context, option: click.Parameter, value: str | None) -> 
         raise UserError(f"--between {value}: not of the form AXIS=FIRST,SECOND[,...]")
     if axis not in AXES or axis == "dataset":
         raise UserError(f"--between {value}: {axis!r} is none of {', '.join(AXES[1:])}")
+    twice = next((name for name in labels if labels.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--between {value}: {twice!r} is there twice; name different labels")
     return axis, labels
 
 
@@ -111,7 +115,8 @@ form = click.option(
 out = click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
+    callback=no_folder,
     help="Write here, not to the terminal.",
 )
 

@@ -163,8 +163,13 @@ def group_sheet(groups: Sequence[Group], axes: Sequence[str]) -> Sheet:
 
 
 def _over_seeds(value: Seeds, sign: str = "") -> str:
-    deviation = f" ± {value.deviation:.2g}" if value.n > 1 else ""
-    return f"{value.mean:{sign}.4g}{deviation}"
+    deviation = f" ± {_rounded(value.deviation):.2g}" if value.n > 1 else ""
+    return f"{_rounded(value.mean):{sign}.4g}{deviation}"
+
+
+def _rounded(value: float) -> float:
+    """Without what is left of sums that cancel."""
+    return 0.0 if abs(value) < 1e-12 else value
 
 
 # --- for programs -------------------------------------------------------------------------------------------------

@@ -37,7 +37,13 @@ Examples:
 
 
 def _columns(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+    names = tuple(part.strip() for part in (value or "").split(",") if part.strip())
+    if value is not None and not names:
+        raise UserError("--columns: names no column; leave it out for all of them")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--columns: {twice!r} is there twice")
+    return names
 
 
 @click.command("export", help=COMMANDS["export"], epilog=EPILOG)

@@ -6,8 +6,24 @@ from pathlib import Path
 
 import click
 
+from advbench.errors import UserError
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def no_folder(ctx: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    """A file to write.
+
+    Raises
+    ------
+    UserError
+        If it is a folder.
+    """
+    if value is not None and value.is_dir():
+        raise UserError(f"--{option.name} {value}: is a folder; name a file in it")
+    return value
+
 
 plugins_dir = click.option(
     "--plugins-dir",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from advbench.cli.main import COMMANDS
+from advbench.cli.options import no_folder
 from advbench.display.words import plural, size
 from advbench.errors import UserError
 from advbench.report.page import PAGE, write_report
@@ -17,7 +18,8 @@ from advbench.report.page import PAGE, write_report
 @click.option(
     "--out",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
+    callback=no_folder,
     help="The page  [default: report.html in the run folder, NAME.html beside NAME.csv, or report.html here if there "
     "are several runs]",
 )

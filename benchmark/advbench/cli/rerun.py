@@ -87,7 +87,7 @@ def command(
             engine=find_engine(Plugins.discover(plugins_dirs), None, 1),
             audit=any(row["kind"] == "audit" for row in rows),
         )
-        if not _compute(board, where / "suite.yaml", options, display):
+        if not _compute(board, options, display):
             return 3
         found = repeated(rows, read_board(options.out), board.extra)
     return _tell(found)
@@ -116,16 +116,12 @@ def _patterns(board: Board, row: Row) -> list[Mapping[str, str]]:
     return [{axis: glob.escape(str(one[axis])) for axis in AXES} for one in rows]
 
 
-def _compute(board: Board, suite: Path, options: Options, display: str) -> bool:
+def _compute(board: Board, options: Options, display: str) -> bool:
     """Run the suite that is kept with the leaderboard; False if that was interrupted."""
     if board.suite is None:
-        raise UserError(
-            f"{board.path}: no suite beside it; a run folder has suite.yaml,"
-            f" {board.path.name} needs {board.path.with_suffix('.suite.yaml').name}"
-        )
-    suite.write_text(board.suite, encoding="utf-8")
+        raise UserError(f"{board.path}: its suite is missing: {board.suite_file}")
     plugins = Plugins.discover(options.plugins_dirs)
-    grid = expand(read_suite(suite, plugins, (), None), plugins)
+    grid = expand(read_suite(board.suite_file, plugins, (), None), plugins)
     with open_display(display, open_console()) as shown:
         session = Session(grid, options, plugins, lambda event: hear(session, shown, event))
         return not session.run(sys.argv).interrupted

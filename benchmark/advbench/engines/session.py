@@ -22,6 +22,7 @@ from advbench.components.loader import Plugins
 from advbench.engines.collecting import FAILURES, Collector
 from advbench.engines.planning import Options, Plan, Planned, Planner
 from advbench.evidence.leaderboard import Row, in_order, to_csv
+from advbench.evidence.table import text_hash
 from advbench.runtime.data import Environment
 from advbench.runtime.events import Emit
 from advbench.runtime.jobs import Execution, Job
@@ -107,7 +108,7 @@ class Session:
                 options.out / "suite.yaml", yaml.safe_dump(self.grid.suite.resolved(), sort_keys=False)
             )
         counts = Counter(str(row["status"]) for row in rows)
-        self._write_run(command, started, counts, plan)
+        self._write_run(command, started, counts, plan, None if interrupted else text_hash(path))
         if not interrupted:
             self._adopt_histories(rows)
             self._draw(plan, rows)
@@ -191,8 +192,14 @@ class Session:
         return self.options.fail_fast and self.failures > 0
 
     def _write_run(
-        self, command: Sequence[str], started: datetime.datetime, counts: Counter[str], plan: Plan
+        self,
+        command: Sequence[str],
+        started: datetime.datetime,
+        counts: Counter[str],
+        plan: Plan,
+        leaderboard: str | None,
     ) -> None:
+        """What is known of the run; with the hash of its leaderboard, unless it wrote none."""
         ended = datetime.datetime.now(datetime.timezone.utc)
         value = {
             "advbench": __version__,
@@ -210,6 +217,7 @@ class Session:
             "reused": sum(one.record is not None for one in plan.cells),
             "counts": dict(counts),
             "store": str(self.options.store),
+            "leaderboard_sha256": leaderboard,
         }
         write_json(self.options.out / "run.json", value)
 

@@ -19,7 +19,7 @@ from advbench.evidence.columns import NAMES
 from advbench.evidence.leaderboard import text
 from advbench.evidence.packed import SUFFIX, Packed
 from advbench.evidence.sound import check_rows, typed
-from advbench.evidence.table import LEADERBOARD, Table, read_table
+from advbench.evidence.table import LEADERBOARD, Table, check_untouched, read_table
 
 __all__ = ["LEADERBOARD", "Board", "Outcomes", "Row", "read_board"]
 
@@ -81,6 +81,12 @@ class Board:
     def name(self) -> str:
         """What to call it in a sentence: its title, its run folder, or its file."""
         return self.title or str(self.path.parent if self.path.name == LEADERBOARD else self.path)
+
+    @property
+    def suite_file(self) -> Path:
+        """Where its suite is, or would be: in its run folder, or beside ``NAME.csv``."""
+        own = self.path.name == LEADERBOARD
+        return self.path.parent / "suite.yaml" if own else self.path.with_suffix(".suite.yaml")
 
     def outcomes(self, row: Row) -> Outcomes | None:
         """Arrays (n, ...) of one row's samples, in one order for all rows of a data set; None where there are none.
@@ -205,15 +211,9 @@ def read_board(path: Path) -> Board:
     home = file.parent
     folder = home if (home / "cells").is_dir() else None
     digests = {} if folder is None else _checked_records(table, folder / "cells", rows)
-    return Board(
-        rows,
-        extra,
-        file,
-        folder,
-        suite=_text(home / "suite.yaml"),
-        run=_run(home / "run.json"),
-        digests=digests,
-    )
+    run = _run(home / "run.json")
+    check_untouched(file, run)
+    return Board(rows, extra, file, folder, suite=_text(home / "suite.yaml"), run=run, digests=digests)
 
 
 # --- what stands beside the table ---------------------------------------------------------------------------------

@@ -10,22 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.evidence.exact import mcnemar, power
+from advbench.evidence.exact import least_changed, mcnemar, power
 from advbench.evidence.statistics import Z95, Interval, student
-
-DRAWS = 2000
-MOST_DRAWS = 100_000
-DRAWS_EACH = 100
-"""Draws for each line of a family, if it needs more: twice what lets the smallest p-value survive Holm's correction."""
 
 Z80 = 0.8416212335729143
 """Quantile of the normal distribution at a power of 80 %."""
 
 EXACT_POWER = 1000
 """Samples up to which the power of the exact test is computed; its approximation is as good beyond."""
-
-Drawn = Callable[["NDArray[Any]"], "NDArray[Any]"]
-"""From the positions (draws, n) of the samples that were drawn to (draws,)."""
 
 
 class Difference(NamedTuple):
@@ -145,7 +137,7 @@ def unpaired(first: Interval, second: Interval) -> Difference:
     value = second.value - first.value
     low, high = hybrid(first, second)
     room = value - low if value > 0 else high - value
-    p = 1.0 if value == 0 else math.erfc(abs(value) / room * Z95 / math.sqrt(2)) if room > 0 else 0.0
+    p = 1.0 if value == 0 else math.erfc(abs(value) / room * Z95 / math.sqrt(2)) if room > 0 else math.nan
     return Difference(value, low, high, p, "intervals, unpaired")
 
 
@@ -153,79 +145,15 @@ def unpaired(first: Interval, second: Interval) -> Difference:
 
 
 def paired_parts(value: float, parts: NDArray[Any], test: str) -> Difference:
-    """A difference to which every sample adds its part, (n,): Student's t, with the standard error of their mean."""
+    """A difference to which every sample adds its part, (n,): Student's t, with the standard error of their mean.
+
+    Swapping rows sample by sample has 2^n outcomes, so no p-value is below 2^(1 - n); a handful has no interval.
+    """
     n = len(parts)
     error = float(parts.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    half = error * student(n - 1) if n > 1 else math.nan
-    p = 1.0 if value == 0 else student(n - 1, value / error) if error else 0.0
+    p = 1.0 if value == 0 or n < 2 else max(student(n - 1, value / error) if error else 0.0, 2.0 ** (1 - n))
+    half = error * student(n - 1) if n >= least_changed() else math.nan
     return Difference(value, value - half, value + half, p, test)
-
-
-def paired_figures(
-    drawn: Callable[[NDArray[Any]], Drawn],
-    influence: Callable[[NDArray[Any]], NDArray[Any] | None],
-    first: NDArray[Any],
-    second: NDArray[Any],
-    family: int = 1,
-) -> Difference:
-    """Difference of a figure of two arrays (n, ...) of the same samples, from how much each of them moves it.
-
-    A bootstrap if there are no influence functions, see `advbench.evidence.influence`, or they say that nothing does.
-    """
-    before, after = influence(first), influence(second)
-    if before is not None and after is not None:
-        moved = after - before
-        if np.abs(moved).max() > 1e-9 * np.abs(after).max():  # more than rounding
-            every = np.arange(len(first))[None]
-            value = float(_minus(drawn(second)(every), drawn(first)(every))[0])
-            return paired_parts(value, moved, "influence functions")
-    return bootstrapped(drawn(first), drawn(second), len(first), family=family)
-
-
-def bootstrapped(
-    first: Drawn, second: Drawn, n: int, draws: int = DRAWS, seed: int = 0, family: int = 1
-) -> Difference:
-    """Difference of two statistics of ``n`` samples, which are drawn together.
-
-    The interval is the percentile interval, the p-value twice the share of draws on the other side of no difference,
-    both by Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 16; the draw that was observed
-    counts, so no p-value is 0. Seeded, so it is repeatable. If no draw is on the other side and that is too little to
-    be significant among the ``family`` of all tests, more are drawn.
-    """
-    generator = np.random.Generator(np.random.Philox(seed))
-    size = max(1, 1_000_000 // max(1, n))
-
-    def drawn(count: int) -> NDArray[Any]:
-        found = []
-        for start in range(0, count, size):
-            rows = generator.integers(n, size=(min(size, count - start), n))
-            found.append(_minus(second(rows), first(rows)))
-        estimates = np.concatenate(found)
-        return np.asarray(estimates[~np.isnan(estimates)])
-
-    every = np.arange(n)[None]
-    value = float(_minus(second(every), first(every))[0])
-    estimates = drawn(draws)
-    if not len(estimates) or math.isnan(value):
-        return Difference(value, math.nan, math.nan, math.nan, "paired bootstrap")
-    more = min(MOST_DRAWS, DRAWS_EACH * family) - draws
-    if _tail(estimates) == 0 and more > 0:
-        estimates = np.concatenate([estimates, drawn(more)])
-    # The nearest draw, not a mean of two: one of them may be infinite.
-    low, high = np.quantile(estimates, [0.025, 0.975], method="nearest")
-    p = min(1.0, 2 * (_tail(estimates) + 1) / (len(estimates) + 1))
-    return Difference(value, float(low), float(high), p, "paired bootstrap")
-
-
-def _tail(estimates: NDArray[Any]) -> int:
-    """Draws on the other side of no difference, or on it."""
-    return min(int((estimates <= 0).sum()), int((estimates >= 0).sum()))
-
-
-def _minus(second: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
-    """Difference in which equal infinities are equal."""
-    with np.errstate(invalid="ignore"):
-        return np.where(second == first, 0.0, second - first)
 
 
 # --- what so many samples can tell --------------------------------------------------------------------------------

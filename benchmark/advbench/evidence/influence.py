@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advbench.evidence.exact import least_changed
 from advbench.evidence.statistics import Z95, Interval, bootstrap, sigma_mad, student
+
+FEWEST = 20
+"""Samples below which nobody knows a density."""
+
+MOST_DRAWN = 20_000_000
+"""Samples that a bootstrap draws in all: enough for 2,000 draws of 10,000."""
 
 Parts = NDArray[np.float64]
 """Of every sample, (n,), how much it moves a figure, times n."""
@@ -23,19 +30,15 @@ Parts = NDArray[np.float64]
 def of_median(values: NDArray[Any]) -> Parts | None:
     """Parts of the median of values (n,) in which NaN has none; infinite values are larger than all.
 
-    ``sign(x - m) / (2 f(m))``. None where the median is no smooth function of the samples: if it is on a value that
-    others share, or so near the infinite ones that its interval may reach them.
+    ``sign(x - m) / (2 f(m))``. None where the median is no smooth function of the samples: if values about it repeat,
+    or if it is so near the infinite ones that its interval may reach them.
     """
     known = values[~np.isnan(values)]
-    if len(known) < 2:
+    ordered = np.sort(known)
+    if not _smooth(ordered):
         return None
-    ordered, middle = np.sort(known), float(np.median(known))
-    far = math.ceil(len(known) / 2 + Z95 * math.sqrt(len(known)))  # twice as far as its interval goes
-    if far >= len(known) or not np.isfinite(ordered[[0, far]]).all():
-        return None
-    if (known == ordered[(len(known) - 1) // 2]).sum() > 1:
-        return None
-    density = _density(known, middle, float(np.median(np.abs(known - middle))))
+    middle = float(np.median(known))
+    density = _density(ordered, middle, float(np.median(np.abs(known - middle))))
     if not density > 0:
         return None
     return np.where(
@@ -44,22 +47,38 @@ def of_median(values: NDArray[Any]) -> Parts | None:
 
 
 def of_spread(errors: NDArray[Any]) -> Parts | None:
-    """Parts of sigma_mad of errors (n,); None if their spread is 0 or not finite.
+    """Parts of sigma_mad of errors (n,); None if they repeat where it counts, or lie in two heaps.
 
     With median m and median absolute deviation d, ``1.4826 ((sign(|e - m| - d) - (f(m + d) - f(m - d)) sign(e - m) /
     f(m)) / 2) / (f(m + d) + f(m - d))``, which is Hampel's without his symmetry.
     """
-    centre, spread = float(np.median(errors)), float(sigma_mad(errors))
-    if not 0 < spread < math.inf:
+    ordered = np.sort(errors)
+    if not _smooth(ordered):
         return None
-    reach = spread / 1.4826
+    centre = float(np.median(errors))
+    away = np.abs(errors - centre)
+    reach = float(np.median(away))
+    if not _smooth(np.sort(away)):
+        return None
     right, left, middle = (
-        _density(errors, place, reach) for place in (centre + reach, centre - reach, centre)
+        _density(ordered, place, reach) for place in (centre + reach, centre - reach, centre)
     )
-    if not min(right + left, middle) > 0:
+    if not middle > (right + left) / 3:  # of a normal distribution .6, of an exponential one .45
         return None
-    moved = np.sign(np.abs(errors - centre) - reach) - (right - left) * np.sign(errors - centre) / middle
+    moved = np.sign(away - reach) - (right - left) * np.sign(errors - centre) / middle
     return np.asarray(1.4826 * moved / 2 / (right + left))
+
+
+def _smooth(ordered: NDArray[Any]) -> bool:
+    """Whether the median of sorted values has enough of them about it, all finite and hardly two alike."""
+    n = len(ordered)
+    if n < FEWEST:
+        return False
+    far = math.ceil(Z95 * math.sqrt(n))  # twice as far as its interval goes
+    about = ordered[max(0, n // 2 - far) : n // 2 + far + 1]
+    if n // 2 + far >= n or not np.isfinite(about[[0, -1]]).all():
+        return False
+    return bool((np.diff(about) > 0).mean() > 0.9)
 
 
 def of_auroc(scores: NDArray[Any]) -> Parts | None:
@@ -83,33 +102,44 @@ def of_auroc(scores: NDArray[Any]) -> Parts | None:
     return parts
 
 
-def _density(values: NDArray[Any], place: float, deviation: float) -> float:
-    """Density of finite values, with all for a total, by a Gaussian kernel.
+def _density(ordered: NDArray[Any], place: float, deviation: float) -> float:
+    """Density of sorted values, with all for a total but without those that repeat, by a Gaussian kernel.
 
-    Its bandwidth is that of Silverman 1986, eq. 3.31, with the median absolute ``deviation`` for a spread.
+    Its bandwidth is two thirds of that of Silverman 1986, eq. 3.31, with the median absolute ``deviation`` for a
+    spread: what is smoothed away makes intervals too narrow, noise does not.
     """
-    width: float = 0.9 * 1.4826 * deviation * len(values) ** -0.2
-    if not 0 < width < math.inf:
-        return math.nan
-    kernel = np.exp(-0.5 * ((values - place) / width) ** 2)
-    return float(kernel.mean()) / (width * math.sqrt(2 * math.pi))
+    n = len(ordered)
+    width: float = 0.6 * 1.4826 * deviation * n**-0.2
+    finite = ordered[np.isfinite(ordered)]
+    apart = np.concatenate([[True], np.diff(finite) > 0, [True]])
+    alone = finite[apart[1:] & apart[:-1]]
+    kernel = np.exp(-0.5 * ((alone - place) / width) ** 2)
+    return float(kernel.sum()) / (n * width * math.sqrt(2 * math.pi))
 
 
 def spread(errors: NDArray[Any]) -> Interval:
-    """sigma_mad of errors (n,) with its 95 % interval: normal in the logarithm, or a bootstrap without a density."""
+    """sigma_mad of errors (n,) with its 95 % interval: normal in the logarithm.
+
+    By a bootstrap where nothing is known of its error, or too much is not; a handful has NaN ends.
+    """
+    value = float(sigma_mad(errors)) if len(errors) else math.nan
+    if len(errors) < least_changed() or not math.isfinite(value):
+        return Interval(value, math.nan, math.nan)
     parts = of_spread(errors)
-    if parts is None or len(errors) < 2:
-        return bootstrap(sigma_mad, errors)
-    value = float(sigma_mad(errors))
-    factor = math.exp(Z95 * float(parts.std(ddof=1)) / math.sqrt(len(errors)) / value)
+    share = math.inf if parts is None else float(parts.std(ddof=1)) / math.sqrt(len(errors)) / value
+    if share > 0.5:
+        return bootstrap(sigma_mad, errors, draws=max(200, min(2000, MOST_DRAWN // len(errors))))
+    factor = math.exp(Z95 * share)
     return Interval(value, value / factor, value * factor)
 
 
 def mean(values: NDArray[Any]) -> Interval:
     """Mean of values (n,) with the 95 % interval of Student's t; NaN ends for less than two, or infinite ones."""
     n = len(values)
-    middle = float(values.mean()) if n else math.nan
-    if n < 2 or not math.isfinite(middle):
+    with np.errstate(invalid="ignore", over="ignore"):
+        middle = float(values.mean()) if n else math.nan
+        deviation = float(values.std(ddof=1)) if n > 1 else math.nan
+    if not math.isfinite(deviation):
         return Interval(middle, math.nan, math.nan)
-    half = student(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = student(n - 1) * deviation / math.sqrt(n)
     return Interval(middle, middle - half, middle + half)

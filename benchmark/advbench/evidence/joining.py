@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from advbench.errors import UserError
 from advbench.evidence.board import Board
+from advbench.evidence.bounds import aims, attack_of, bounds, leaves, mapping
 from advbench.evidence.leaderboard import text, visible
 from advbench.evidence.sound import LABELS
 
@@ -24,14 +25,9 @@ EQUAL = (
     "strength",
     "strength_unit",
     "targeted",
-    "goal",
-    "mask",
     "budget_passes",
 )
-"""What must be equal in rows that are compared, whether they have figures or not."""
-
-IN_PARAMS = ("goal", "mask")
-"""Those that are no columns but parameters of the attack."""
+"""Columns that must be equal in rows that are compared, whether they have figures or not; `threats` has the rest."""
 
 EQUAL_RESULTS = ("metric", "eta_threshold", "n", "n_unknown")
 """What else must be equal in rows with figures."""
@@ -93,12 +89,12 @@ def join(first: Board, second: Board, free: str = "") -> Joined:
         hint = "" if free else "; `--between` compares rows of different labels"
         raise UserError(f"{first.name} and {second.name} have no row of the same labels{hint}")
     for pair in pairs:
-        refuse(*pair, (first.name, second.name), free)
+        refuse(*pair, (first, second), free)
     removed = [row for match in matches for row in match.removed]
     added = [row for match in matches for row in match.added] + [
         row for rows in theirs.values() for row in rows
     ]
-    return Joined(tuple(Pair(*pair, tuple(_changes(*pair))) for pair in pairs), tuple(removed), tuple(added))
+    return Joined(tuple(Pair(*pair, tuple(changes(*pair))) for pair in pairs), tuple(removed), tuple(added))
 
 
 def _keyed(rows: Sequence[Row], free: str) -> dict[tuple[Any, ...], list[Row]]:
@@ -152,7 +148,7 @@ def kind_of(row: Row) -> str:
     return "corruption" if row["knowledge"] == "none" else "attack"
 
 
-def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> None:
+def refuse(first: Row, second: Row, boards: tuple[Board, Board], free: str = "") -> None:
     """Refuse two rows that may not be compared.
 
     Raises
@@ -161,63 +157,52 @@ def refuse(first: Row, second: Row, names: tuple[str, str], free: str = "") -> N
         In a line that names the row, the field and both values.
     """
     fields = EQUAL + (EQUAL_RESULTS if first["status"] == second["status"] == "ok" else ())
-    attacks = free != "perturbation" and first["kind"] != "worst-case"
+    if free != "perturbation" and first["kind"] != "worst-case":
+        fields += ("perturbation_id",)
+    ours, theirs = threats((first, second), boards, free)
+    values = [(name, first[name], second[name]) for name in fields]
+    values += [(name, ours.get(name), theirs.get(name)) for name in dict.fromkeys((*ours, *theirs))]
+    for name, one, other in values:
+        # A row without figures may have none, if its data could not be read.
+        if one != other and not (name == "fingerprint" and None in (one, other)):
+            told = f"{name} is {_shown(one)} in {boards[0].name} and {_shown(other)} in {boards[1].name}"
+            raise UserError(f"not comparable: {label(first, free)}: {told}")
+
+
+def threats(
+    rows: tuple[Row, Row], boards: tuple[Board, Board], free: str
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What of the threat models of two rows is in their parameters; that of a worst-case row is in its members."""
+    first, second = rows
+    if first["kind"] == "worst-case":
+        members = [next(iter(board.members(row)), None) for board, row in zip(boards, rows)]
+        return ({}, {}) if None in members else (aims(members[0] or {}), aims(members[1] or {}))
+    if free == "perturbation" and attack_of(first) != attack_of(second):
+        return aims(first), aims(second)
     same = first["perturbation_params"] == second["perturbation_params"]
-    for name in (*fields, *(["perturbation_id"] if attacks else [])):
-        if same and name in IN_PARAMS:
-            continue
-        ours, theirs = _value(first, name), _value(second, name)
-        if ours != theirs and not (name == "fingerprint" and None in (ours, theirs)):
-            raise UserError(
-                f"not comparable: {label(first, free)}: {name} is {_shown(ours)} in {names[0]}"
-                f" and {_shown(theirs)} in {names[1]}"
-            )
+    return ({}, {}) if same else (bounds(first), bounds(second))
 
 
-def _value(row: Row, name: str) -> Any:
-    """A field; goal and mask of an attack stand in its parameters."""
-    if name not in IN_PARAMS:
-        return row[name]
-    params = _mapping(row["perturbation_params"])
-    return params.get(name, "untargeted" if name == "goal" else None)
-
-
-def _mapping(document: str | None) -> dict[str, Any]:
-    """Parameters; those in a list are named by their position."""
-    try:
-        value = json.loads(document or "")
-    except ValueError:
-        return {}
-    if isinstance(value, list):
-        return {str(index): one for index, one in enumerate(value)}
-    return value if isinstance(value, dict) else {}
-
-
-def _changes(first: Row, second: Row) -> list[tuple[str, str, str]]:
+def changes(first: Row, second: Row, columns: Sequence[str] = TOLD) -> list[tuple[str, str, str]]:
+    """What differs in these columns, each parameter by its name, as (column, first, second)."""
     found = []
-    for name in TOLD:
+    for name in columns:
         if first[name] == second[name]:
             continue
-        ours, theirs = _mapping(first[name]), _mapping(second[name])
+        ours, theirs = mapping(first[name]), mapping(second[name])
         if not ours or not theirs:
             found.append((name, _shown(first[name]), _shown(second[name])))
             continue
-        leaves = _leaves(ours), _leaves(theirs)
-        for key in sorted({*leaves[0], *leaves[1]}):
-            pair = [leaf.get(key, "(absent)") for leaf in leaves]
+        paths = leaves(ours), leaves(theirs)
+        for key in sorted({*paths[0], *paths[1]}):
+            pair = [_written(leaf[key]) if key in leaf else "(absent)" for leaf in paths]
             if pair[0] != pair[1]:
                 found.append((f"{name}.{key}", pair[0], pair[1]))
     return found
 
 
-def _leaves(value: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, one in value.items():
-        if isinstance(one, dict):
-            found |= _leaves(one, f"{before}{key}.")
-        else:
-            found[f"{before}{key}"] = visible(one if isinstance(one, str) else json.dumps(one))
-    return found
+def _written(value: Any) -> str:
+    return visible(value if isinstance(value, str) else json.dumps(value))
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.evidence.board import Board
+from advbench.evidence.bounds import aims, bounds
 from advbench.evidence.comparing import LEVEL
 from advbench.evidence.curves import norm_made_small
 from advbench.evidence.differences import fisher
@@ -29,7 +31,7 @@ from advbench.evidence.samples import (
     smaller_is_better,
 )
 
-CONTEST = (*(name for name in EQUAL if name not in ("goal", "mask")), "metric", "n", "kind")
+CONTEST = (*EQUAL, "metric", "n", "kind")
 """What rows must share, beside the labels of the axes that do not compete, to be ranked against each other."""
 
 
@@ -78,7 +80,7 @@ def rank(
     for row in board.rows:
         used = figure or usual_figure(row)
         if row["status"] == "ok" and _has(used, row):
-            key = (used, *(row[name] for name in (*fixed, *CONTEST)))
+            key = (used, *(row[name] for name in (*fixed, *CONTEST)), _threat(board, row, fixed))
             contests[key].append(row)
     rankings = []
     for key, rows in contests.items():
@@ -91,6 +93,14 @@ def rank(
             ordered = sorted(rows, key=functools.partial(_best_first, used))
             rankings.append(_ranked(board, ordered, used, shared, mid_p))
     return rankings
+
+
+def _threat(board: Board, row: Row, fixed: Sequence[str]) -> str:
+    """What of the threat model is no column; after a merge one label may stand for several."""
+    if row["kind"] == "worst-case":
+        members = board.members(row)
+        return json.dumps(aims(members[0])) if members else ""
+    return json.dumps(bounds(row) if "perturbation" in fixed else aims(row))
 
 
 def usual_figure(row: Row) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from advbench.evidence.board import Board
-from advbench.evidence.joining import EQUAL_RESULTS, Row, label
+from advbench.evidence.joining import EQUAL_RESULTS, Row, changes, label
 from advbench.evidence.leaderboard import text
 from advbench.evidence.sound import FIGURES, INTERVALS, LABELS
 
 MADE_BY = ("advbench_version", "plugin_versions", "torch_version", "device", "precision", "fingerprint")
 """What may explain other figures."""
+
+
+IN_SUITES = (
+    "dataset_id", "dataset_params", "split", "trained_on", "adapted_to", "model_id", "model_params", "defense_id",
+    "defense_params", "perturbation_id", "perturbation_params", "budget_passes",
+)  # fmt: skip
+"""What the suite says of a row with its labels."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ def repeated(rows: Sequence[Row], again: Board, extra: Sequence[str] = ()) -> Re
     news = {_key(row): row for row in again.rows}
     differences: list[str] = []
     notes: Counter[str] = Counter()
+    other = _other_suite(rows, news)
     agreeing, exact = 0, True
     for row in rows:
         new = news.get(_key(row))
@@ -52,7 +60,7 @@ def repeated(rows: Sequence[Row], again: Board, extra: Sequence[str] = ()) -> Re
         differences += [f"{label(row)}: {one}" for one in found]
         agreeing += not found
     told = tuple(f"{note} ({count} rows)" if count > 1 else note for note, count in notes.items())
-    return Repeated(len(rows), agreeing, tuple(differences), told, exact)
+    return Repeated(len(rows), agreeing, tuple(differences), (*other, *told), exact)
 
 
 def _key(row: Row) -> tuple[object, ...]:
@@ -60,11 +68,25 @@ def _key(row: Row) -> tuple[object, ...]:
     return (*(row[name] for name in LABELS), *worst)
 
 
+def _other_suite(rows: Sequence[Row], news: Mapping[tuple[object, ...], Row]) -> list[str]:
+    """One line if the suite is not that of the rows, with the first thing in which it is another one."""
+    for row in rows:
+        new = news.get(_key(row))
+        if new is None:
+            return [f"the suite is not that of these rows: {label(row)}: it gives no such row"]
+        differing = changes(row, new, IN_SUITES)
+        if differing:
+            name, old, now = differing[0]
+            return [f"the suite is not that of these rows: {label(row)}: {name} was {old} and is {now}"]
+    return []
+
+
 def _notes(row: Row, new: Row) -> Iterator[str]:
     for name in MADE_BY:
         if row[name] != new[name] and None not in (row[name], new[name]):
             yield f"{name} was {text(row[name])} and is {text(new[name])}"
-    if row["cell_id"] != new["cell_id"] and row["fingerprint"] == new["fingerprint"]:
+    same = all(row[name] == new[name] for name in IN_SUITES)
+    if same and row["cell_id"] != new["cell_id"] and row["fingerprint"] == new["fingerprint"]:
         yield "cell_id is another one: some code that decides the figures has changed"
 
 

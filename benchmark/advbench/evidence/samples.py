@@ -11,18 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.errors import UserError
-from advbench.evidence import influence
-from advbench.evidence.differences import (
-    IDENTICAL,
-    Difference,
-    Drawn,
-    paired_figures,
-    paired_rates,
-    unpaired,
-    unpaired_rates,
-)
-from advbench.evidence.drawing import drawn_auroc, drawn_median
+from advbench.evidence.differences import IDENTICAL, Difference, paired_rates, unpaired, unpaired_rates
 from advbench.evidence.leaderboard import text
+from advbench.evidence.resampling import AUROC, MEDIAN, SPREAD, Statistic, paired, value_of
 from advbench.evidence.statistics import Interval, sigma_mad
 
 Row = Mapping[str, Any]
@@ -45,17 +36,13 @@ class Figure:
         In words, for help texts.
     per_sample
         From the outcomes of a row what `statistic` needs, (n, ...); bool (n,) for a rate.
-    drawn
-        From what `per_sample` gives to the figure of samples drawn from it; None for a rate, which is a mean of
-        booleans.
-    influence
-        From the same to how much each sample moves the figure, see `advbench.evidence.influence`.
+    statistic
+        From what `per_sample` gives to the figure; None for a rate, which is a mean of booleans.
     """
 
     of: str
     per_sample: Callable[[Outcomes, Row], NDArray[Any]]
-    drawn: Callable[[NDArray[Any]], Drawn] | None = None
-    influence: Callable[[NDArray[Any]], NDArray[Any] | None] = lambda values: None
+    statistic: Statistic | None = None
 
 
 def compare_samples(
@@ -77,17 +64,16 @@ def compare_samples(
     """
     figure = figure_of(name, rows[0])
     first, second = (figure.per_sample(arrays, row) for arrays, row in zip(outcomes, rows))
-    drawn = figure.drawn
+    statistic = figure.statistic
     for row, values, file in zip(rows, (first, second), files):
-        found = (
-            float(values.mean()) if drawn is None else float(drawn(values)(np.arange(len(values))[None])[0])
+        _same(
+            name, row, float(values.mean()) if statistic is None else value_of(statistic.drawn, values), file
         )
-        _same(name, row, found, file)
     if np.array_equal(first, second, equal_nan=True):
         return IDENTICAL
-    if drawn is None:
+    if statistic is None:
         return paired_rates(first, second, mid_p)
-    return paired_figures(drawn, figure.influence, first, second, family)
+    return paired(statistic, first, second, family)
 
 
 def compare_columns(name: str, rows: tuple[Row, Row]) -> Difference:
@@ -197,23 +183,13 @@ def _scores(outcomes: Outcomes, row: Row) -> NDArray[Any]:
     )
 
 
-def _spread(errors: NDArray[Any]) -> Drawn:
-    return lambda rows: sigma_mad(errors[..., 0][rows])
-
-
 FIGURES: Mapping[str, Figure] = {
     "perturbed": Figure("accuracy, or sigma_mad of a regressor, on perturbed inputs", right),
     "clean": Figure("the same on clean inputs", lambda outcomes, row: right(outcomes, row, "clean")),
     "eta": Figure("share of a regressor's outliers on perturbed inputs", _beyond),
-    "l2_median": Figure(
-        "median l2 distance, failures as inf", _sizes("l2"), drawn_median, influence.of_median
-    ),
-    "linf_median": Figure(
-        "median linf distance, failures as inf", _sizes("linf"), drawn_median, influence.of_median
-    ),
-    "detector_auroc": Figure(
-        "area under the ROC curve of a detector", _scores, drawn_auroc, influence.of_auroc
-    ),
+    "l2_median": Figure("median l2 distance, failures as inf", _sizes("l2"), MEDIAN),
+    "linf_median": Figure("median linf distance, failures as inf", _sizes("linf"), MEDIAN),
+    "detector_auroc": Figure("area under the ROC curve of a detector", _scores, AUROC),
 }
 """What rows can be compared by. Of a regressor the first two are spreads, see `figure_of`."""
 
@@ -226,7 +202,8 @@ def figure_of(name: str, row: Row) -> Figure:
     """The figure of this name for rows of this metric."""
     figure = FIGURES[name]
     if name in COUNTED and row["metric"] != "accuracy":
-        return Figure(figure.of, _errors(name), _spread, lambda errors: influence.of_spread(errors[:, 0]))
+        errors = _errors(name)
+        return Figure(figure.of, lambda outcomes, row: errors(outcomes, row)[:, 0], SPREAD)
     return figure
 
 

@@ -15,6 +15,7 @@ from advbench.evidence.columns import COLUMNS, NAMES
 from advbench.evidence.leaderboard import text
 from advbench.evidence.protocol import SCHEMA
 from advbench.evidence.statistics import wilson
+from advbench.evidence.table import other_schema
 
 COUNTS = frozenset(
     {"schema", "protocol", "budget_passes", "n", "n_clean_correct", "n_eligible", "n_success"}
@@ -45,6 +46,7 @@ SIGNED = ("strength", "clean_price", "bias_")
 INTERVALS = tuple(name for name in NAMES if f"{name}_lo" in NAMES)
 METRICS = ("accuracy", "sigma_mad")
 KINDS = ("cell", "worst-case", "audit")
+KNOWLEDGE = ("none", "blackbox", "transfer", "oblivious", "adaptive")
 STATUSES = ("ok", "skipped", "failed", "timeout", "crashed")
 LABELS = ("dataset", "model", "defense", "perturbation", "knowledge", "seed", "kind")
 FIGURES = tuple(
@@ -54,15 +56,15 @@ FIGURES = tuple(
 )
 """Columns that the id of a cell decides; flags and the clean price also depend on the rows beside it."""
 
-DOCUMENTS = (
-    "dataset_params",
-    "model_params",
-    "defense_params",
-    "perturbation_params",
-    "adaptation",
-    "plugin_versions",
-)
-"""Columns of JSON."""
+DOCUMENTS = {
+    "dataset_params": dict,
+    "model_params": dict,
+    "defense_params": list,
+    "perturbation_params": dict,
+    "adaptation": dict,
+    "plugin_versions": dict,
+}
+"""Columns of JSON, and what is in them."""
 
 RESULTS = tuple(column.name for column in COLUMNS if column.group == "result")
 
@@ -182,30 +184,44 @@ def _twice(row: Mapping[str, Any], number: int, other: Mapping[str, Any]) -> str
 
 def _complaint(row: Mapping[str, Any]) -> str:
     if row["schema"] != SCHEMA:
-        return f"column schema: {row['schema']}, but this advbench reads schema {SCHEMA}"
+        return f"column schema: {other_schema(text(row['schema']))}"
     for name in ("protocol", "cell_id", "dataset", "model", "defense", "perturbation", "knowledge", "seed"):
         if row[name] is None:
             return f"column {name}: empty"
-    for name, known in (("kind", KINDS), ("status", STATUSES)):
+    for name, known in (("kind", KINDS), ("status", STATUSES), ("knowledge", KNOWLEDGE)):
         if row[name] not in known:
             return f"column {name}: {row[name]!r} is none of {', '.join(known)}"
-    for name in DOCUMENTS:
+    for name, kind in DOCUMENTS.items():
         own = name == "perturbation_params" and row["kind"] == "worst-case"  # told by what has to be in it
-        if row[name] is not None and not own and (error := _broken(row[name])):
-            return f"column {name}: not JSON: {error}"
+        if row[name] is not None and not own and (error := _broken(row[name], kind)):
+            return f"column {name}: {error}"
     if row["status"] != "ok":
         given = next((name for name in RESULTS if row[name] is not None), None)
         return f"column {given}: {row[given]} though status is {row['status']}" if given else ""
-    return _counts(row) or _intervals(row) or _worst(row)
+    if row["reason"] is not None:
+        return f"column reason: {row['reason']!r} though status is ok"
+    return _missing(row) or _counts(row) or _intervals(row) or _worst(row)
+
+
+def _missing(row: Mapping[str, Any]) -> str:
+    """What every row with figures has, and figures that come together."""
+    for name in ("fingerprint", "perturbation_id", "perturbation_params"):
+        if row[name] is None:
+            return f"column {name}: empty though status is ok"
+    if row["detector_auroc"] is not None and row["detector_fpr"] is None:
+        return f"column detector_auroc: {row['detector_auroc']:.6g}, but detector_fpr is empty: there is no detector"
+    if row["metric"] == "accuracy" and row["eta_perturbed"] is not None:
+        return f"column eta_perturbed: {row['eta_perturbed']:.6g}, but the metric is accuracy"
+    return ""
 
 
 @functools.lru_cache(maxsize=4096)
-def _broken(document: str) -> str:
+def _broken(document: str, kind: type) -> str:
     try:
-        json.loads(document)
+        value = json.loads(document)
     except (ValueError, RecursionError) as error:
-        return str(error)
-    return ""
+        return f"not JSON: {error}"
+    return "" if isinstance(value, kind) else f"not a JSON {'list' if kind is list else 'object'}"
 
 
 def _counts(row: Mapping[str, Any]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,8 @@ def read_table(file: Path) -> Table:
         If there is no such file, it is no leaderboard, it has another schema, or it is cut off.
     """
     raw = _text(file)
+    if not raw.strip():
+        raise UserError(f"{file}: not a leaderboard: the file is empty")
     reader = csv.reader(io.StringIO(raw, newline=""))
     rows, numbers = [], []
     try:
@@ -58,6 +62,26 @@ def read_table(file: Path) -> Table:
     return Table(file, header, rows, numbers)
 
 
+def check_untouched(file: Path, run: Mapping[str, Any]) -> None:
+    """Refuse a leaderboard that is not the one whose hash stands in ``run.json``.
+
+    Raises
+    ------
+    UserError
+        If it was edited: not all columns are in the records of its cells, so this may be all that there is to say.
+    """
+    written = run.get("leaderboard_sha256")
+    if written is not None and written != text_hash(file):
+        raise UserError(
+            f"{file}: edited: not as its run wrote it, whose run.json has its hash: run the suite again"
+        )
+
+
+def text_hash(file: Path) -> str:
+    """SHA-256 of a text file whose lines end as on any platform."""
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig")
@@ -73,20 +97,26 @@ def _text(file: Path) -> str:
 def _check_header(file: Path, header: Sequence[str], reader: Iterator[list[str]]) -> None:
     """Refuse what is no leaderboard of this schema; the schema stands in the first row, so it is read, too."""
     if "schema" not in header or "cell_id" not in header:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if ",".join(header).startswith(separator.join(NAMES[:4])):
+                raise UserError(f"{file}: its columns are separated by {name}; a leaderboard has commas")
         raise UserError(f"{file}: not a leaderboard: its header lacks the columns schema and cell_id")
+    twice = next((name for name, count in Counter(header).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{file}:1: edited: the column {twice} is there {header.count(twice)} times")
     if tuple(header[: len(NAMES)]) == NAMES:
         return
     first = dict(zip(header, next(reader, [])))
-    _check_schema(file, first)
+    found = str(first.get("schema") or "")
+    if found != str(SCHEMA):
+        raise UserError(f"{file}: {other_schema(found)}")
     missing = [name for name in NAMES if name not in header]
     wrong = f"lacks {', '.join(missing[:3])}" if missing else "has its columns in another order"
     raise UserError(f"{file}:1: edited: the header of schema {SCHEMA} {wrong}")
 
 
-def _check_schema(file: Path, row: Mapping[str, Any]) -> None:
-    found = str(row.get("schema") or "")
-    if found == str(SCHEMA):
-        return
+def other_schema(found: str) -> str:
+    """What a schema is that is not the one of this advbench, and what to do."""
     newer = found.isdigit() and int(found) > SCHEMA
     remedy = (
         "use the one that wrote it, or a newer one"
@@ -94,4 +124,4 @@ def _check_schema(file: Path, row: Mapping[str, Any]) -> None:
         else "run its suite again, or use the one that wrote it"
     )
     age = "newer " if newer else "older " if found.isdigit() else ""
-    raise UserError(f"{file}: {age}schema {found or 'none'}, this advbench reads schema {SCHEMA}: {remedy}")
+    return f"{age}schema {found or 'none'}, this advbench reads schema {SCHEMA}: {remedy}"
