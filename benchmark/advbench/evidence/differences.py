@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.evidence.exact import least_changed, mcnemar, power
-from advbench.evidence.statistics import Z95, Interval, student
+from advbench.evidence.statistics import Z95, Interval, student_p, student_reach
 
 Z80 = 0.8416212335729143
 """Quantile of the normal distribution at a power of 80 %."""
@@ -151,8 +151,8 @@ def paired_parts(value: float, parts: NDArray[Any], test: str) -> Difference:
     """
     n = len(parts)
     error = float(parts.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    p = 1.0 if value == 0 or n < 2 else max(student(n - 1, value / error) if error else 0.0, 2.0 ** (1 - n))
-    half = error * student(n - 1) if n >= least_changed() else math.nan
+    p = 1.0 if value == 0 or n < 2 else max(student_p(n - 1, value / error) if error else 0.0, 2.0 ** (1 - n))
+    half = error * student_reach(n - 1) if n >= least_changed() else math.nan
     return Difference(value, value - half, value + half, p, test)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.evidence.exact import least_changed
-from advbench.evidence.statistics import Z95, Interval, bootstrap, sigma_mad, student
+from advbench.evidence.statistics import Z95, Interval, bootstrap, sigma_mad, student_reach
 
 FEWEST = 20
 """Samples below which nobody knows a density."""
@@ -141,5 +141,5 @@ def mean(values: NDArray[Any]) -> Interval:
         deviation = float(values.std(ddof=1)) if n > 1 else math.nan
     if not math.isfinite(deviation):
         return Interval(middle, math.nan, math.nan)
-    half = student(n - 1) * deviation / math.sqrt(n)
+    half = student_reach(n - 1) * deviation / math.sqrt(n)
     return Interval(middle, middle - half, middle + half)

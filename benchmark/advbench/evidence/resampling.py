@@ -14,7 +14,7 @@ from advbench.evidence import influence
 from advbench.evidence.differences import Difference, paired_parts
 from advbench.evidence.drawing import Drawn, drawn_auroc, drawn_median, drawn_spread
 from advbench.evidence.exact import least_changed
-from advbench.evidence.statistics import auroc_interval
+from advbench.evidence.statistics import at_a_time, auroc_interval, drawn_again
 
 FIRST_DRAWS, CLEARLY = 200, 20
 DRAWS = 2000
@@ -131,7 +131,7 @@ def permuted(statistic: Statistic, first: NDArray[Any], second: NDArray[Any], fa
 
     def larger(count: int) -> int:
         found = 0
-        for size in _sizes(count, n):
+        for size in at_a_time(count, n):
             swapped = n * generator.integers(2, size=(size, n))
             apart = np.abs(_minus(of(np.arange(n) + n - swapped), of(np.arange(n) + swapped)))
             found += int((~(apart < observed)).sum())
@@ -155,13 +155,8 @@ def percentiles(
     n = len(first)
     if n < least_changed():
         return math.nan, math.nan
-    generator = np.random.Generator(np.random.Philox(0))
     one, other = drawn(first), drawn(second)
-    estimates = []
-    for size in _sizes(DRAWS, n):
-        rows = generator.integers(n, size=(size, n))
-        estimates.append(_minus(other(rows), one(rows)))
-    known = np.concatenate(estimates)
+    known = np.concatenate([_minus(other(rows), one(rows)) for rows in drawn_again(n, DRAWS)])
     known = known[~np.isnan(known)]
     if not len(known):
         return math.nan, math.nan
@@ -174,12 +169,6 @@ def percentiles(
 def _value(drawn: Callable[[NDArray[Any]], Drawn], first: NDArray[Any], second: NDArray[Any]) -> float:
     one, other = (np.array([value_of(drawn, values)]) for values in (first, second))
     return float(_minus(other, one)[0])
-
-
-def _sizes(count: int, n: int) -> list[int]:
-    """How many draws of n samples at a time."""
-    size = max(1, 1_000_000 // max(1, n))
-    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def _minus(second: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:

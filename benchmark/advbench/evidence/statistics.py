@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -39,13 +39,31 @@ def wilson(successes: float, n: float) -> Interval:
     return Interval(rate, low, high)
 
 
-def student(freedom: int, distance: float | None = None) -> float:
-    """Student's t: how far the 95 % interval goes; with a ``distance`` instead the two-sided p-value of that."""
+def student_reach(freedom: int) -> float:
+    """How many standard errors the 95 % interval of Student's t goes."""
     from scipy import special  # takes as long to import as a comparison takes that needs none of it
 
-    if distance is None:
-        return float(special.stdtrit(freedom, 0.975))
+    return float(special.stdtrit(freedom, 0.975))
+
+
+def student_p(freedom: int, distance: float) -> float:
+    """Two-sided p-value of Student's t of what is so many standard errors away."""
+    from scipy import special
+
     return 2 * float(special.stdtr(freedom, -abs(distance)))
+
+
+def at_a_time(draws: int, n: int) -> list[int]:
+    """How many draws of n samples to make at a time, so that they fit into memory."""
+    size = max(1, 1_000_000 // max(1, n))
+    return [min(size, draws - start) for start in range(0, draws, size)]
+
+
+def drawn_again(n: int, draws: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Positions of n samples drawn with replacement, some (count, n) at a time; seeded, so they are repeatable."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    for count in at_a_time(draws, n):
+        yield generator.integers(n, size=(count, n))
 
 
 def bootstrap(
@@ -54,13 +72,8 @@ def bootstrap(
     """Percentile bootstrap of a statistic along the last axis of ``values`` (n,); seeded, so it is repeatable."""
     if len(values) == 0:
         return NOTHING
-    generator = np.random.Generator(np.random.Philox(seed))
-    estimates = []
-    size = max(1, 2_000_000 // len(values))
-    for start in range(0, draws, size):
-        count = min(size, draws - start)
-        estimates.append(statistic(values[generator.integers(len(values), size=(count, len(values)))]))
-    low, high = np.quantile(np.concatenate(estimates), [0.025, 0.975])
+    estimates = np.concatenate([statistic(values[rows]) for rows in drawn_again(len(values), draws, seed)])
+    low, high = np.quantile(estimates, [0.025, 0.975])
     value = float(statistic(values))
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
@@ -164,12 +177,7 @@ def bca(
     n = len(values)
     if n < 2:
         return Interval(float(statistic(values)), math.nan, math.nan) if n else NOTHING
-    generator = np.random.Generator(np.random.Philox(seed))
-    size = max(1, 2_000_000 // n)
-    counts = [min(size, draws - start) for start in range(0, draws, size)]
-    estimates = np.concatenate(
-        [statistic(values[generator.integers(n, size=(count, n))]) for count in counts]
-    )
+    estimates = np.concatenate([statistic(values[rows]) for rows in drawn_again(n, draws, seed)])
     value = float(statistic(values))
     left_out = np.array([float(statistic(np.delete(values, row))) for row in range(n)])
     away = left_out.mean() - left_out
