@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "torch",
-    "scipy",
     "pandas",
     "sklearn",
     "matplotlib",

@@ -256,6 +256,7 @@ def test_worst_cases_of_other_members_must_have_the_same_aims(tmp_path: Path) ->
     assert len(compare_boards(boards(tmp_path / "same", run("ab", BOX), run("cd", BOX))).lines) == 1
 
 
+@pytest.mark.torch
 def test_of_every_shipped_attack_it_is_decided_what_bounds_its_change() -> None:
     """A new parameter has to be put on one of the two sides: `SEARCH`, or this list."""
     always = {"norm", "eps", "goal", "mask"}
