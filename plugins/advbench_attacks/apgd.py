@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advbench.api import Attack, Budget, Rng, Tags, Target, param
 from advbench_attacks.l1 import column
-from advbench_attacks.odds import goal_classes, log_odds
+from advbench_attacks.odds import LOSSES, resolved
 from advbench_attacks.search import Active, Ball, Best, Loss, from_input, runs, stops, uniform
 
 MOMENTUM = 0.75
@@ -64,10 +64,7 @@ def apgd(
         What is ascended, see `Target.evaluate`; ``"odds"`` is `log_odds`, or the margin of a regressor.
     """
     stop = stops(target, stop_on_success)
-    batch = Active.all(x, y, target, norm, eps, eps)
-    if loss == "odds":
-        goal = goal_classes(target, y)
-        batch, loss = replace(batch, label=goal), "margin" if goal is None else log_odds
+    batch, loss = resolved(Active.all(x, y, target, norm, eps, eps), loss)
     best = Best.start(x)
     draw = uniform if random_start else from_input
     for active, start in runs(batch, best, rng, draw, count=restarts, stop=stop):
@@ -214,11 +211,7 @@ class APGD(Attack):
     steps: int = param(100, "gradient steps of one run", ge=1)
     random_start: bool = param(True, "start uniformly in the ball instead of at the input")
     restarts: int = param(1, "number of runs, each with its own random start", ge=1)
-    loss: Literal["odds", "margin", "ce", "dlr"] = param(
-        "odds",
-        "what is increased: log-odds at a scale of their own (a regressor's error), the negative logit margin,"
-        " cross-entropy or the ratio of logits",
-    )
+    loss: Literal["odds", "margin", "ce", "dlr"] = param("odds", LOSSES)
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
     )

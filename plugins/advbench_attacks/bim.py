@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from advbench.api import Attack, Budget, Rng, Tags, Target, param
+from advbench_attacks.odds import LOSSES
 from advbench_attacks.pgd import pgd
 from advbench_attacks.search import Loss
 
@@ -22,7 +23,7 @@ def bim(
     eps: Tensor,
     alpha: Tensor,
     steps: int,
-    loss: Loss = "margin",
+    loss: Loss = "odds",
     stop_on_success: bool = True,
 ) -> Tensor:
     """`pgd` that starts at the input: ``x_0 = x, x_{k+1} = P(x_k + alpha * steepest(d loss / d x_k))`` (section 2.2).
@@ -58,9 +59,7 @@ class BIM(Attack):
     eps: Budget = param("8/255", "radius of the ball, one number or one per channel", unit="input units")
     steps: int = param(10, "gradient steps", ge=1)
     alpha: Budget | None = param(None, "length of a step; 1.25 eps / steps unless given", unit="input units")
-    loss: Literal["margin", "ce", "dlr"] = param(
-        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
-    )
+    loss: Literal["odds", "margin", "ce", "dlr"] = param("odds", LOSSES)
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
     )

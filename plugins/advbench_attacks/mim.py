@@ -9,6 +9,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from advbench.api import Attack, Budget, Rng, Tags, Target, param
+from advbench_attacks.odds import LOSSES
 from advbench_attacks.pgd import pgd
 from advbench_attacks.search import Loss
 
@@ -26,7 +27,7 @@ def momentum_pgd(
     decay: float = 1.0,
     random_start: bool = False,
     restarts: int = 1,
-    loss: Loss = "margin",
+    loss: Loss = "odds",
     stop_on_success: bool = True,
 ) -> Tensor:
     """``g_{k+1} = mu g_k + d / |d|_1`` with ``d = d loss / d x_k``, ``x_{k+1} = P(x_k + alpha * steepest(g_{k+1}))``.
@@ -45,7 +46,7 @@ class MomentumPGD(Attack):
 
     Gradients, each divided by its l1 norm, are accumulated with the decay ``mu``; the accumulated direction is
     steadier and carries over better to other networks. The defaults are the paper's (10 steps of eps / steps from
-    the input, ``mu`` 1), with the margin for a loss; the paper's is ``ce``.
+    the input, ``mu`` 1), with log-odds for a loss; the paper's is ``ce``.
     """
 
     tags: ClassVar[Tags] = Tags(
@@ -67,9 +68,7 @@ class MomentumPGD(Attack):
     decay: float = param(1.0, "decay mu of the accumulated gradient; 0 follows the current one alone", ge=0)
     random_start: bool = param(False, "start uniformly in the ball instead of at the input")
     restarts: int = param(1, "number of runs, each with its own random start", ge=1)
-    loss: Literal["margin", "ce", "dlr"] = param(
-        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
-    )
+    loss: Literal["odds", "margin", "ce", "dlr"] = param("odds", LOSSES)
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
     )

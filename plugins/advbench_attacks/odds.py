@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from advbench.api import Classification, Target
+from advbench_attacks.search import Active, Loss
+
+LOSSES = (
+    "what is increased: log-odds at a scale of their own (a regressor's error), the negative logit margin,"
+    " cross-entropy or the ratio of logits"
+)
+"""Help on the parameter ``loss`` of attacks that can ascend ``odds``."""
 
 SHARPNESS = 8.0
 """Units in one standard deviation of the outputs; networks trained by cross-entropy on ten classes are about here."""
+
+
+def resolved(batch: Active, loss: Loss) -> tuple[Active, Loss]:
+    """The samples and the loss for `Active.evaluate`: ``"odds"`` become `log_odds`, or a regressor's margin."""
+    if loss != "odds":
+        return batch, loss
+    goal = goal_classes(batch.target, batch.y)
+    return (batch, "margin") if goal is None else (replace(batch, label=goal), log_odds)
 
 
 def goal_classes(target: Target, y: Tensor) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from advbench.api import Attack, Budget, Rng, Tags, Target, ball_norm, param
 from advbench_attacks.idle import refuse_idle
 from advbench_attacks.l1 import column
+from advbench_attacks.odds import LOSSES, resolved
 from advbench_attacks.search import Active, Best, Loss, from_input, runs, stops, uniform
 
 
@@ -27,7 +28,7 @@ def pgd(
     steps: int,
     random_start: bool = True,
     restarts: int = 1,
-    loss: Loss = "margin",
+    loss: Loss = "odds",
     stop_on_success: bool = True,
     density: float = 0.01,
     decay: float = 0.0,
@@ -54,7 +55,7 @@ def pgd(
     restarts
         Number of runs.
     loss
-        What is ascended, see `Target.evaluate`.
+        What is ascended, see `Target.evaluate`; ``"odds"`` is `log_odds`, or the margin of a regressor.
     stop_on_success
         Keep the first point that is misclassified and spend no further pass on that sample. Otherwise,
         and always for a regressor, all steps of all runs are done and the point with the smallest margin
@@ -66,7 +67,7 @@ def pgd(
         https://arxiv.org/abs/1710.06081). With 0 a step follows the current gradient alone.
     """
     stop = stops(target, stop_on_success)
-    batch = Active.all(x, y, target, norm, eps, alpha)
+    batch, loss = resolved(Active.all(x, y, target, norm, eps, alpha), loss)
     best = Best.start(x)
     draw = uniform if random_start else from_input
     for active, start in runs(batch, best, rng, draw, count=restarts, stop=stop):
@@ -116,8 +117,9 @@ class PGD(Attack):
 
     Steepest ascent of the loss within the ball, projected after every step. Samples leave the batch once
     they are misclassified; a run on a sample that resists takes ``steps + 1`` forward passes. The plain
-    attack of the paper on MNIST is ``eps: 0.3, alpha: 0.01, steps: 40, loss: ce``. In l1 a step moves the share
-    ``density`` of the values, as in SLIDE (Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000).
+    attack of the paper on MNIST is ``eps: 0.3, alpha: 0.01, steps: 40, loss: ce``; ``odds`` are the cross-entropy at
+    a scale of the logits at which all classes pull. In l1 a step moves the share ``density`` of the values, as in
+    SLIDE (Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000).
     """
 
     tags: ClassVar[Tags] = Tags(
@@ -145,9 +147,7 @@ class PGD(Attack):
     )
     random_start: bool = param(True, "start uniformly in the ball instead of at the input")
     restarts: int = param(1, "number of runs, each with its own random start", ge=1)
-    loss: Literal["margin", "ce", "dlr"] = param(
-        "margin", "what is increased: the negative logit margin, cross-entropy or the ratio of logits"
-    )
+    loss: Literal["odds", "margin", "ce", "dlr"] = param("odds", LOSSES)
     stop_on_success: bool = param(
         True, "stop at the first misclassified point instead of the smallest margin"
     )

@@ -69,7 +69,10 @@ def test_one_step_is_the_fast_gradient_sign():
     sign = fgsm(x, y, target, eps=eps).clamp(0, 1)
     worse = target.margin(target.output(sign), y) < target.margin(target.output(x), y)
     assert worse.any()
-    for attack in (BIM(eps=0.02, alpha=0.02, steps=1), MomentumPGD(eps=0.02, steps=1)):
+    for attack in (
+        BIM(eps=0.02, alpha=0.02, steps=1, loss="margin"),
+        MomentumPGD(eps=0.02, steps=1, loss="margin"),
+    ):
         found = craft_clean(stage, attack, "attack").x
         assert torch.allclose(found[worse], sign[worse], rtol=0, atol=1e-7)
 

@@ -90,7 +90,7 @@ def test_one_step_without_random_start_is_fgsm():
         StandIn(small_network(3, 3), classes(3), WIDE, 6),
     )
     y = target.output(x).argmax(1)
-    attack = PGD(eps=0.25, alpha=0.25, steps=1, random_start=False)
+    attack = PGD(eps=0.25, alpha=0.25, steps=1, random_start=False, loss="margin")
     step = FGSM(eps=0.25).perturb(x, y, target, KeyedRng(range(6)))
     found = attack.perturb(x, y, target, KeyedRng(range(6)))
     worse = target.margin(target.output(step), y) < target.margin(target.output(x), y)
