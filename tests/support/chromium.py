@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -143,20 +144,24 @@ def chromium(width: int = 1280, height: int = 900) -> Iterator[Chromium]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    driver = subprocess.Popen(
-        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    window = Chromium(port)
-    try:
-        _until_it_answers(window)
-        window.start(width, height)
-        yield window
-    finally:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        driver = subprocess.Popen(
+            [DRIVER, f"--port={port}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**environment, "TMPDIR": folder},  # a browser leaves things behind
+        )
+        window = Chromium(port)
         try:
-            window.close()
+            _until_it_answers(window)
+            window.start(width, height)
+            yield window
         finally:
-            driver.terminate()
-            driver.wait(10)
+            try:
+                window.close()
+            finally:
+                driver.terminate()
+                driver.wait(10)
 
 
 def _until_it_answers(window: Chromium) -> None:
