@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from advbench.evidence import influence
 from advbench.evidence.differences import Difference, paired_parts
 from advbench.evidence.drawing import Drawn, drawn_auroc, drawn_median, drawn_spread
 from advbench.evidence.exact import least_changed
-from advbench.evidence.statistics import at_a_time, auroc_interval, drawn_again
+from advbench.evidence.statistics import Z95, at_a_time, auroc_interval, drawn_again
 
 FIRST_DRAWS, CLEARLY = 200, 20
 DRAWS = 2000
@@ -30,36 +29,22 @@ class Statistic(NamedTuple):
     ----------
     drawn
         From values (n, ...) to the figure of samples drawn from them.
-    parts
-        From values to how much each sample moves the figure, (n,); None where that says too little of its error.
-    interval
-        From the values of two rows to the 95 % interval of their difference where there are no parts.
-    alike
-        From the values of two rows to others that differ in nothing but the figure, as far as can be known.
+    test
+        From the values of two rows, the difference of their figures and the number of tests in the family to the 95 %
+        interval of that difference and its p-value.
     """
 
     drawn: Callable[[NDArray[Any]], Drawn]
-    parts: Callable[[NDArray[Any]], NDArray[Any] | None]
-    interval: Callable[[NDArray[Any], NDArray[Any]], tuple[float, float]]
-    alike: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    test: Callable[[NDArray[Any], NDArray[Any], float, int], Difference]
 
 
 def _ranks(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Ranks among the values of both rows: medians of what is half infinite are not apart by infinity."""
-    both = _ranked(np.concatenate([first, second]))
-    return both[: len(first)], both[len(first) :]
-
-
-def _ranked(values: NDArray[Any]) -> NDArray[Any]:
-    """Ranks among all values, as shares; NaN stays NaN."""
+    values = np.concatenate([first, second])
     ordered = np.sort(values[~np.isnan(values)])
     middle = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return np.where(np.isnan(values), np.nan, middle / (2 * max(1, len(ordered))))
-
-
-def _ranks_of_each(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Detectors have scores in units of their own."""
-    return _ranked(first), _ranked(second)
+    both = np.where(np.isnan(values), np.nan, middle / (2 * max(1, len(ordered))))
+    return both[: len(first)], both[len(first) :]
 
 
 def _centred(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,58 +60,84 @@ def value_of(drawn: Callable[[NDArray[Any]], Drawn], values: NDArray[Any]) -> fl
 
 
 def paired(statistic: Statistic, first: NDArray[Any], second: NDArray[Any], family: int = 1) -> Difference:
-    """Difference of a figure of two arrays (n, ...) of the same samples.
-
-    From how much each sample moves it. Where that says nothing, and of AUROCs always, a permutation test (of the ranks
-    of scores: Venkatraman and Begg 1996, https://doi.org/10.1093/biomet/83.4.835), and an interval of its own.
-    """
+    """Difference of a figure of two arrays (n, ...) of the same samples, one of ``family`` tests."""
     value = _value(statistic.drawn, first, second)
     if math.isnan(value):
         return Difference(value, math.nan, math.nan, math.nan, "permutation")
-    before, after = statistic.parts(first), statistic.parts(second)
-    if before is not None and after is not None:
-        moved = after - before
-        if np.abs(moved).max() > 1e-9 * np.abs(after).max():  # more than rounding
-            return paired_parts(value, moved, "influence functions")
-    low, high = statistic.interval(first, second)
-    return Difference(value, low, high, permuted(statistic, first, second, family), "permutation")
+    return statistic.test(first, second, value, family)
 
 
-def aurocs_apart(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, float]:
-    """95 % interval of the difference of the AUROCs of two arrays of scores (n, 2) of the same samples.
+def _by_parts(
+    parts: Callable[[NDArray[Any]], NDArray[Any] | None],
+    drawn: Callable[[NDArray[Any]], Drawn],
+    alike: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]],
+) -> Callable[[NDArray[Any], NDArray[Any], float, int], Difference]:
+    """A test by how much each sample moves the figure. Where ``parts`` are None, which says too little of its error,
+    and where they are the same in both rows, by swapping rows and by drawing samples again.
+
+    ``alike`` gives from two rows what differs in nothing but the figure, as far as can be known, so that rows can be
+    swapped. If they do differ in more, the figure of swapped rows may vary less than that of rows, so the p-value is
+    the larger one of both.
+    """
+
+    def test(first: NDArray[Any], second: NDArray[Any], value: float, family: int) -> Difference:
+        before, after = parts(first), parts(second)
+        if before is not None and after is not None:
+            moved = after - before
+            if np.abs(moved).max() > 1e-9 * np.abs(after).max():  # more than rounding
+                return paired_parts(value, moved, "influence functions")
+        low, high, p = redrawn(drawn, first, second, value, family)
+        return Difference(
+            value, low, high, max(p, permuted(drawn, *alike(first, second), family)), "permutation"
+        )
+
+    return test
+
+
+def aurocs_apart(first: NDArray[Any], second: NDArray[Any], value: float, family: int = 1) -> Difference:
+    """Difference ``value`` of the AUROCs of two arrays of scores (n, 2) of the same samples.
 
     Few perturbations fool a robust network, and detectors may reject all of them, so no normal approximation: the
     intervals of both in one, with the correlation of their parts (Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399).
+    The p-value is that of the narrowest such interval that holds 0. Rows that are swapped would have another number of
+    samples that fool the network, so that is no test.
     """
-    intervals, parts = [], []
-    for scores in (first, second):
-        counts = (~np.isnan(scores)).sum(0)
-        intervals.append(auroc_interval(value_of(drawn_auroc, scores), int(counts[0]), int(counts[1])))
-        found = influence.of_auroc(scores)
-        parts.append(np.zeros(len(scores)) if found is None else found)
-    together = float(np.corrcoef(parts[0], parts[1])[0, 1]) if parts[0].any() and parts[1].any() else 0.0
-    one, other = intervals
+    counts = [tuple((~np.isnan(scores)).sum(0).tolist()) for scores in (first, second)]
+    values = [value_of(drawn_auroc, scores) for scores in (first, second)]
+    found = [influence.of_auroc(scores) for scores in (first, second)]
+    known = [parts for parts in found if parts is not None and parts.any()]
+    together = float(np.corrcoef(*known)[0, 1]) if len(known) == 2 else 0.0
 
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a + b * b - 2 * together * a * b))
+    def within(errors: float) -> tuple[float, float]:
+        """The interval of so many standard errors."""
+        one, other = (auroc_interval(auc, *of, errors) for auc, of in zip(values, counts))
 
-    value = other.value - one.value
-    low = value - reach(one.high - one.value, other.value - other.low)
-    return low, value + reach(one.value - one.low, other.high - other.value)
+        def reach(a: float, b: float) -> float:
+            return math.sqrt(max(0.0, a * a + b * b - 2 * together * a * b))
+
+        low = value - reach(one.high - one.value, other.value - other.low)
+        return low, value + reach(one.value - one.low, other.high - other.value)
+
+    nearest, farthest = 0.0, 40.0
+    for _ in range(30):
+        errors = (nearest + farthest) / 2
+        low, high = within(errors)
+        nearest, farthest = (nearest, errors) if low <= 0 <= high else (errors, farthest)
+    p = 1.0 if value == 0 else max(math.erfc(nearest / math.sqrt(2)), 2.0 ** (1 - len(first)))
+    return Difference(value, *within(Z95), p, "intervals with their correlation")
 
 
-def permuted(statistic: Statistic, first: NDArray[Any], second: NDArray[Any], family: int = 1) -> float:
+def permuted(
+    drawn: Callable[[NDArray[Any]], Drawn], first: NDArray[Any], second: NDArray[Any], family: int = 1
+) -> float:
     """Two-sided p-value of no difference: how often one as large comes about if rows are swapped, sample by sample.
 
     Exact, but for being drawn, if the rows are exchangeable; what was observed counts, so no p-value is 0 (Phipson and
-    Smyth 2010, https://doi.org/10.2202/1544-6115.1585). Seeded, so it is repeatable. Few draws are enough where many
-    are as large (Besag and Clifford 1991, https://doi.org/10.1093/biomet/78.2.301). If none is, and that is too little
-    to be significant among the ``family`` of all tests, more are drawn.
+    Smyth 2010, https://doi.org/10.2202/1544-6115.1585). Seeded, so it is repeatable.
     """
     n = len(first)
-    alike = statistic.alike(first, second)
-    observed = abs(_value(statistic.drawn, *alike)) * (1 - 1e-9)
-    of = statistic.drawn(np.concatenate(alike))
+    observed = abs(_value(drawn, first, second)) * (1 - 1e-9)
+    of = drawn(np.concatenate([first, second]))
     generator = np.random.Generator(np.random.Philox(0))
 
     def larger(count: int) -> int:
@@ -137,33 +148,57 @@ def permuted(statistic: Statistic, first: NDArray[Any], second: NDArray[Any], fa
             found += int((~(apart < observed)).sum())
         return found
 
-    draws = found = 0
-    for enough in (FIRST_DRAWS, DRAWS, min(MOST_DRAWS, DRAWS_EACH * family)):
-        if enough > draws and found < (CLEARLY if draws < DRAWS else 1):
-            found += larger(enough - draws)
-            draws = enough
+    found, draws = _counted(larger, FIRST_DRAWS, family)
     return (found + 1) / (draws + 1)
 
 
-def percentiles(
-    drawn: Callable[[NDArray[Any]], Drawn], first: NDArray[Any], second: NDArray[Any]
-) -> tuple[float, float]:
-    """95 % interval of a difference from samples that are drawn again, both rows together; NaN for a handful.
+def redrawn(
+    drawn: Callable[[NDArray[Any]], Drawn],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    value: float,
+    family: int = 1,
+) -> tuple[float, float, float]:
+    """95 % interval and two-sided p-value of a difference from samples that are drawn again, both rows together.
 
-    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; seeded.
+    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 15; seeded. A handful has no interval.
     """
     n = len(first)
     if n < least_changed():
-        return math.nan, math.nan
+        return math.nan, math.nan, 1.0
     one, other = drawn(first), drawn(second)
-    known = np.concatenate([_minus(other(rows), one(rows)) for rows in drawn_again(n, DRAWS)])
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return math.nan, math.nan
-    value = _value(drawn, first, second)
+    known: list[NDArray[Any]] = []
+
+    def beyond(count: int) -> int:
+        """How many draws do not show the sign that was observed."""
+        some = np.concatenate(
+            [_minus(other(rows), one(rows)) for rows in drawn_again(n, count, seed=len(known))]
+        )
+        known.append(some)
+        return int((~(some * math.copysign(1, value) > 0)).sum())
+
+    found, draws = _counted(beyond, DRAWS, family)
+    apart = known[0][~np.isnan(known[0])]
+    if not len(apart):
+        return math.nan, math.nan, 1.0
     # The nearest draw, not a mean of two: one of them may be infinite.
-    low, high = np.quantile(known, [0.025, 0.975], method="nearest")
-    return min(value, float(low)), max(value, float(high))
+    low, high = np.quantile(apart, [0.025, 0.975], method="nearest")
+    p = 1.0 if value == 0 else min(1.0, 2 * (found + 1) / (draws + 1))
+    return min(value, float(low)), max(value, float(high)), p
+
+
+def _counted(rare: Callable[[int], int], first: int, family: int) -> tuple[int, int]:
+    """How often something happened, and in how many draws: no more than ``first`` if that is often enough to know.
+
+    Few draws are enough where many count (Besag and Clifford 1991, https://doi.org/10.1093/biomet/78.2.301). If none
+    does, and that is too little to be significant among the ``family`` of all tests, more are drawn.
+    """
+    draws = found = 0
+    for enough in (first, DRAWS, min(MOST_DRAWS, DRAWS_EACH * family)):
+        if enough > draws and found < (CLEARLY if draws < DRAWS else 1):
+            found += rare(enough - draws)
+            draws = enough
+    return found, draws
 
 
 def _value(drawn: Callable[[NDArray[Any]], Drawn], first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -177,10 +212,6 @@ def _minus(second: NDArray[Any], first: NDArray[Any]) -> NDArray[Any]:
         return np.where(second == first, 0.0, second - first)
 
 
-def _no_parts(scores: NDArray[Any]) -> None:
-    """For few samples, and near 1, the parts of an AUROC say too little."""
-
-
-MEDIAN = Statistic(drawn_median, influence.of_median, partial(percentiles, drawn_median), _ranks)
-SPREAD = Statistic(drawn_spread, influence.of_spread, partial(percentiles, drawn_spread), _centred)
-AUROC = Statistic(drawn_auroc, _no_parts, aurocs_apart, _ranks_of_each)
+MEDIAN = Statistic(drawn_median, _by_parts(influence.of_median, drawn_median, _ranks))
+SPREAD = Statistic(drawn_spread, _by_parts(influence.of_spread, drawn_spread, _centred))
+AUROC = Statistic(drawn_auroc, aurocs_apart)

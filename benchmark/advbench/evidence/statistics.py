@@ -99,8 +99,8 @@ def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
     return rank_sum / (len(negative) * len(positive))
 
 
-def auroc_interval(value: float, negatives: int, positives: int) -> Interval:
-    """An AUROC with its 95 % interval: all values that are less than 1.96 of their own standard errors away.
+def auroc_interval(value: float, negatives: int, positives: int, errors: float = Z95) -> Interval:
+    """An AUROC with its 95 % interval: all values that are less than 1.96 of their own standard ``errors`` away.
 
     The error is that of Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747, with the mean of both
     numbers for each (Newcombe 2006, https://doi.org/10.1002/sim.2324, method 5): good for few samples and near 1.
@@ -112,7 +112,7 @@ def auroc_interval(value: float, negatives: int, positives: int) -> Interval:
         """Less than 0 within the interval."""
         of_mean = (negatives + positives) / 2 - 1
         curved = 1 + of_mean * ((1 - other) / (2 - other) + other / (1 + other))
-        return (value - other) ** 2 - Z95**2 * other * (1 - other) * curved / (negatives * positives)
+        return (value - other) ** 2 - errors**2 * other * (1 - other) * curved / (negatives * positives)
 
     low = 0.0 if value == 0 else _zero(away, 0.0, value)
     high = 1.0 if value == 1 else _zero(lambda other: -away(other), value, 1.0)
