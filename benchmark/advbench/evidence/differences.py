@@ -88,8 +88,8 @@ def hybrid(first: Interval, second: Interval) -> tuple[float, float]:
     2008, https://doi.org/10.1002/sim.3095. Of the same samples it is too wide.
     """
     value = second.value - first.value
-    low = value - math.hypot(second.value - second.low, first.high - first.value)
-    return low, value + math.hypot(second.high - second.value, first.value - first.low)
+    low = value - np.hypot(second.value - second.low, first.high - first.value)
+    return low, value + np.hypot(second.high - second.value, first.value - first.low)
 
 
 def unpaired_rates(
@@ -134,11 +134,19 @@ def _log_factorials(most: int) -> NDArray[Any]:
 
 def unpaired(first: Interval, second: Interval) -> Difference:
     """Difference of two figures of which only the intervals are known, taken as normal towards each other."""
-    value = second.value - first.value
-    low, high = hybrid(first, second)
-    room = value - low if value > 0 else high - value
-    p = 1.0 if value == 0 else math.erfc(abs(value) / room * Z95 / math.sqrt(2)) if room > 0 else math.nan
-    return Difference(value, low, high, p, "intervals, unpaired")
+    (p,) = unpaired_p(np.array([first]), np.array([second]))
+    return Difference(second.value - first.value, *hybrid(first, second), p, "intervals, unpaired")
+
+
+def unpaired_p(firsts: NDArray[Any], seconds: NDArray[Any]) -> list[float]:
+    """The p-values of m such differences from values and ends, (m, 3) each; NaN where an interval has no width."""
+    first, second = Interval(*firsts.T), Interval(*seconds.T)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.asarray(second.value - first.value)
+        low, high = hybrid(first, second)
+        room = np.where(value > 0, value - low, high - value)
+        errors = np.where(room > 0, np.abs(value) / room, np.nan) * Z95 / math.sqrt(2)
+    return [1.0 if same else math.erfc(one) for same, one in zip((value == 0).tolist(), errors.tolist())]
 
 
 # --- anything else ------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def sign_test(more: int, less: int) -> float:
     """Probability of at least ``more`` heads among ``more + less`` tosses of a fair coin.
@@ -116,9 +118,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Rejecting what is at most 0.05 errs on any of them in at most 5 % of cases, whatever their dependence.
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, most = [1.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = most
-    return adjusted
+    found = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(found, kind="stable")
+    steps = np.minimum(1.0, np.arange(len(found), 0, -1) * found[order])
+    adjusted = np.empty_like(found)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return list(adjusted.tolist())

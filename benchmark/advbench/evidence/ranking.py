@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,14 @@ from advbench.evidence.board import Board
 from advbench.evidence.bounds import aims, bounds
 from advbench.evidence.comparing import LEVEL
 from advbench.evidence.curves import norm_made_small
-from advbench.evidence.differences import fisher
+from advbench.evidence.differences import fisher, unpaired_p
 from advbench.evidence.exact import holm, mcnemar
 from advbench.evidence.joining import AXES, EQUAL, Row
 from advbench.evidence.samples import (
     COLUMN,
     DISTANCES,
-    compare_columns,
     compare_samples,
+    interval,
     right,
     same_outcomes,
     smaller_is_better,
@@ -132,51 +131,58 @@ def _best_first(figure: str, row: Row) -> tuple[Any, ...]:
 
 def _ranked(board: Board, rows: Sequence[Row], figure: str, shared: dict[str, Any], mid_p: bool) -> Ranking:
     p_values, paired = _p_values(board, rows, figure, mid_p)
-    adjusted = holm(list(p_values.values()))
-    apart = {pair for pair, p in zip(p_values, adjusted) if p <= LEVEL}
-    letters = letter_display(len(rows), apart)
+    i, j = np.triu_indices(len(rows), 1)
+    apart = np.array(holm(p_values)) <= LEVEL
+    letters = letter_display(len(rows), zip(i[apart].tolist(), j[apart].tolist()))
     values = [row[COLUMN.get(figure, figure)] for row in rows]
-    places = [Place(row, 1 + values.index(value), found) for row, value, found in zip(rows, values, letters)]
-    return Ranking(figure, shared, tuple(places), paired, len(p_values), len(apart))
+    first: dict[Any, int] = {}
+    for place, value in enumerate(values):
+        first.setdefault(value, place)
+    places = [Place(row, 1 + first[value], found) for row, value, found in zip(rows, values, letters)]
+    return Ranking(figure, shared, tuple(places), paired, len(p_values), int(apart.sum()))
 
 
-def _p_values(
-    board: Board, rows: Sequence[Row], figure: str, mid_p: bool
-) -> tuple[dict[tuple[int, int], float], bool]:
-    """P-values of all pairs of positions, and whether they are paired."""
-    pairs = list(itertools.combinations(range(len(rows)), 2))
+def _p_values(board: Board, rows: Sequence[Row], figure: str, mid_p: bool) -> tuple[list[float], bool]:
+    """P-values of all pairs of positions, and whether they are paired. What cannot be tested has 1."""
+    i, j = np.triu_indices(len(rows), 1)
     outcomes = [board.outcomes(row) for row in rows]
     known = [one for one in outcomes if one is not None]
     if len(known) < len(rows) or any(same_outcomes(known[0], one) for one in known[1:]):
-        return _unpaired(rows, figure, pairs), False
+        return _known(_unpaired(rows, figure, i, j)), False
     if figure == "perturbed" and rows[0]["metric"] == "accuracy":
         ahead = _ahead(np.stack([right(one, row) for one, row in zip(known, rows)]))
-        return {(i, j): mcnemar(int(ahead[i, j]), int(ahead[j, i]), mid_p) for i, j in pairs}, True
+        return _of_counts(lambda more, less: mcnemar(more, less, mid_p), ahead[i, j], ahead[j, i]), True
     files = [board.file_of(row) for row in rows]
-    return {
-        (i, j): _known(
-            compare_samples(
-                figure, (rows[i], rows[j]), (known[i], known[j]), mid_p, len(pairs), (files[i], files[j])
-            ).p
-        )
-        for i, j in pairs
-    }, True
+    found = [
+        compare_samples(
+            figure, (rows[a], rows[b]), (known[a], known[b]), mid_p, len(i), (files[a], files[b])
+        ).p
+        for a, b in zip(i.tolist(), j.tolist())
+    ]
+    return _known(found), True
 
 
-def _unpaired(
-    rows: Sequence[Row], figure: str, pairs: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], float]:
-    """P-values from the columns alone; a test of rates needs no interval of each pair."""
-    accuracies = figure == "perturbed" and rows[0]["metric"] == "accuracy"
-    if accuracies and all(row["perturbed"] is not None for row in rows):
-        counts = [(round(row["perturbed"] * row["n"]), row["n"]) for row in rows]
-        return {(i, j): fisher(*counts[i], *counts[j]) for i, j in pairs}
-    return {(i, j): _known(compare_columns(figure, (rows[i], rows[j])).p) for i, j in pairs}
+def _unpaired(rows: Sequence[Row], figure: str, i: NDArray[Any], j: NDArray[Any]) -> Sequence[float]:
+    """P-values of pairs from the columns alone, as `compare_columns` has them, for all pairs at once."""
+    shown = np.array([interval(figure, row) for row in rows])
+    if figure == "perturbed" and rows[0]["metric"] == "accuracy" and not np.isnan(shown[:, 0]).any():
+        n = rows[0]["n"]
+        counts = np.round(shown[:, 0] * n)
+        return _of_counts(lambda k, other: fisher(k, n, other, n), counts[i], counts[j])
+    return unpaired_p(shown[i], shown[j])
 
 
-def _known(p: float) -> float:
-    """A p-value; what cannot be tested cannot be told apart."""
-    return 1.0 if math.isnan(p) else p
+def _of_counts(test: Callable[[int, int], float], first: NDArray[Any], second: NDArray[Any]) -> list[float]:
+    """P-values of a test of two counts, computed once where many pairs have the same ones."""
+    found: dict[tuple[int, int], float] = {}
+    pairs = list(zip(first.astype(int).tolist(), second.astype(int).tolist()))
+    for pair in set(pairs):
+        found[pair] = test(*pair)
+    return [found[pair] for pair in pairs]
+
+
+def _known(p_values: Sequence[float]) -> list[float]:
+    return [1.0 if math.isnan(p) else p for p in p_values]
 
 
 def _ahead(outcomes: NDArray[np.bool_]) -> NDArray[Any]:
@@ -185,19 +191,23 @@ def _ahead(outcomes: NDArray[np.bool_]) -> NDArray[Any]:
     return np.asarray(ours @ (1 - ours).T)
 
 
-def letter_display(count: int, apart: set[tuple[int, int]]) -> list[str]:
+def letter_display(count: int, apart: Iterable[tuple[int, int]]) -> list[str]:
     """A letter for every largest group without a pair that can be told apart; one text for each position.
 
-    By insertion and absorption: each such pair splits every group that holds both, and what another group holds is
-    dropped. A part is no larger than those before it, so it never holds one of them.
+    By insertion and absorption: a position splits every group that holds it and others that it can be told apart from,
+    into one without it and one without those, and what another group holds is dropped. A part is no larger than those
+    before it, so it never holds one of them.
     """
-    groups = [(1 << count) - 1]  # sets of positions as the bits of a number
-    for i, j in sorted(apart):
-        both = 1 << i | 1 << j
-        split = [group & ~(1 << k) for group in groups if group & both == both for k in (i, j)]
-        groups = [group for group in groups if group & both != both]
-        for part in sorted(split, key=int.bit_count, reverse=True):
-            if part not in [part & group for group in groups]:
+    others = [0] * count  # sets of positions as the bits of a number
+    for i, j in apart:
+        others[i] |= 1 << j
+    groups = [(1 << count) - 1]
+    for own, away in enumerate(others):
+        torn = [group for group in groups if group >> own & 1 and group & away]
+        groups = [group for group in groups if not (group >> own & 1 and group & away)]
+        parts = [part for group in torn for part in (group & ~(1 << own), group & ~away)]
+        for part in sorted(parts, key=int.bit_count, reverse=True):
+            if not any(part & group == part for group in groups):
                 groups.append(part)
     ordered = sorted([position for position in range(count) if group >> position & 1] for group in groups)
     return [

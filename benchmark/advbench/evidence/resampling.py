@@ -102,15 +102,16 @@ def aurocs_apart(first: NDArray[Any], second: NDArray[Any], value: float, family
     The p-value is that of the narrowest such interval that holds 0. Rows that are swapped would have another number of
     samples that fool the network, so that is no test.
     """
-    counts = [tuple((~np.isnan(scores)).sum(0).tolist()) for scores in (first, second)]
-    values = [value_of(drawn_auroc, scores) for scores in (first, second)]
-    found = [influence.of_auroc(scores) for scores in (first, second)]
+    both = (first, second)
+    counts = [(int((~np.isnan(scores[:, 0])).sum()), int((~np.isnan(scores[:, 1])).sum())) for scores in both]
+    values = [value_of(drawn_auroc, scores) for scores in both]
+    found = [influence.of_auroc(scores) for scores in both]
     known = [parts for parts in found if parts is not None and parts.any()]
-    together = float(np.corrcoef(*known)[0, 1]) if len(known) == 2 else 0.0
+    together = float(np.corrcoef(known[0], known[1])[0, 1]) if len(known) == 2 else 0.0
 
     def within(errors: float) -> tuple[float, float]:
         """The interval of so many standard errors."""
-        one, other = (auroc_interval(auc, *of, errors) for auc, of in zip(values, counts))
+        one, other = (auroc_interval(auc, *of, errors=errors) for auc, of in zip(values, counts))
 
         def reach(a: float, b: float) -> float:
             return math.sqrt(max(0.0, a * a + b * b - 2 * together * a * b))
