@@ -51,9 +51,10 @@ class Distillation(Defense):
     A teacher is trained at temperature T on the labels, a student of the same architecture at T on the teacher's
     probabilities at T; the student is used at T = 1. Teacher and student begin with the same seeded weights and see
     the batches in different orders. At T = 1 the softmax is saturated and the gradient of the cross-entropy
-    vanishes in float32, which is not robustness (Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644): adaptive
-    rows ascend the margin of the logits, and DDN is added. Logits have to grow T times as large, so a high
-    temperature needs more steps than plain training (the paper takes 50 epochs): give the model's recipe more epochs.
+    vanishes in float32, which is not robustness (Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644): the
+    losses of our attacks are of the logits, which do not saturate, and DDN is added. Logits have to grow T times as
+    large, so a high temperature needs more steps than plain training (the paper takes 50 epochs): give the model's
+    recipe more epochs.
     """
 
     tags: ClassVar[Tags] = Tags(

@@ -52,12 +52,13 @@ def test_a_row_that_lost_its_figures_is_a_regression(
 ) -> None:
     rows = made()
     broken = {key: value for key, value in rows[1].items() if key in cell(None)}
-    broken |= {"status": "failed", "reason": "it broke", "outcomes": None}
+    broken |= {"status": "failed", "reason": "it\nbroke", "weights": None, "outcomes": None}
     runs = [str(write_run(tmp_path / "a", rows)), str(write_run(tmp_path / "b", [rows[0], broken, rows[2]]))]
     assert invoke(["compare", *runs, "--fail-on", "regression"]) == 1
     output = capsys.readouterr()
     assert output.err == "regression: sky / net / none / pgd, adaptive, seed 0: failed now: it broke\n"
     assert "status: sky / net / none / pgd, adaptive, seed 0: ok -> failed" in output.out
+    assert "changed: " not in output.out  # what has no figures has no origin
 
 
 def test_two_labels_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

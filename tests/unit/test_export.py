@@ -142,9 +142,14 @@ def test_a_table_in_a_terminal() -> None:
 
 
 def test_a_table_as_text() -> None:
-    assert markdown(TABLE).splitlines()[2:] == ["| a\\_b | 1.5 |", "| [c], d & | 10 |"]
+    assert markdown(TABLE).splitlines()[2:] == ["| a\\_b | 1.5 |", "| [c], d &amp; | 10 |"]
     assert comma_separated(TABLE) == 'name,x\na_b,1.5\n"[c], d\n&",10\n'
     assert r"{[}c], d \& & 10 \\" in latex(TABLE)
+
+
+def test_nothing_is_markup_in_markdown() -> None:
+    (row,) = markdown(Sheet(["name"], [[r"[a](b) ~~c~~ <i> &copy; \| `d`"]], frozenset())).splitlines()[2:]
+    assert row == r"| [a\](b) \~\~c\~\~ &lt;i> &amp;copy; \\\| \`d\` |"
 
 
 def test_json_says_what_json_can_say() -> None:

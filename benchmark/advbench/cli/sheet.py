@@ -65,8 +65,10 @@ def markdown(sheet: Sheet) -> str:
 
 def unmarked(cell: str) -> str:
     """Text that means nothing in Markdown."""
-    escaped = visible(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return escaped.replace("*", "\\*").replace("_", "\\_").replace("`", "\\`")
+    escaped = visible(cell).replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\")
+    for mark in ("|", "*", "_", "`", "~", "]("):
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped
 
 
 def comma_separated(sheet: Sheet) -> str:

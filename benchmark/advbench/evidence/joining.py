@@ -94,7 +94,13 @@ def join(first: Board, second: Board, free: str = "") -> Joined:
     added = [row for match in matches for row in match.added] + [
         row for rows in theirs.values() for row in rows
     ]
-    return Joined(tuple(Pair(*pair, tuple(changes(*pair))) for pair in pairs), tuple(removed), tuple(added))
+    return Joined(tuple(_pair(*pair) for pair in pairs), tuple(removed), tuple(added))
+
+
+def _pair(first: Row, second: Row) -> Pair:
+    """A row without figures has no origin either; that it has none is told, and why."""
+    same = first["status"] == second["status"]
+    return Pair(first, second, tuple(changes(first, second)) if same else ())
 
 
 def _keyed(rows: Sequence[Row], free: str) -> dict[tuple[Any, ...], list[Row]]:

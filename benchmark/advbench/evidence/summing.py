@@ -10,6 +10,7 @@ from typing import Any
 
 from advbench.evidence.comparing import CLEAN, Comparison, Line
 from advbench.evidence.joining import kind_of, label
+from advbench.evidence.leaderboard import visible
 from advbench.evidence.samples import is_rate
 from advbench.evidence.statistics import Seeds, over_seeds
 
@@ -65,7 +66,7 @@ def _group(labels: dict[str, Any], metric: str, kind: str, lines: Sequence[Line]
         len(lines),
         mean(lambda line: line.values[0]),
         mean(lambda line: line.values[1]),
-        mean(lambda line: line.values[1] - line.values[0]),
+        mean(lambda line: line.difference.value),  # values are rounded as a CSV has them
         dict(verdicts),
     )
 
@@ -87,7 +88,7 @@ def regressions(comparison: Comparison, points: float = 0.0) -> list[str]:
                 f" {line.values[1]:.4g}, p = {line.p_holm:.2g} after Holm's correction"
             )
     for pair in comparison.lost:
-        why = f": {pair.second['reason']}" if pair.second["reason"] else ""
+        why = f": {visible(pair.second['reason'])}" if pair.second["reason"] else ""
         found.append(f"{label(pair.first, comparison.free)}: {pair.second['status']} now{why}")
     for name, joined in zip(comparison.names[1:], comparison.joined):
         gone = (row for row in joined.removed if row["status"] == "ok")

@@ -73,7 +73,7 @@ function intervalCell(row) {
 /* --- what is shown --- */
 
 const haystack = ALL.map((row) =>
-  [labels[row], full[row], at("dataset", row), at("knowledge", row), at("flags", row), at("status", row), at("reason", row), at("cell_id", row), at("perturbation_id", row)]
+  [labels[row], full[row], at("dataset", row), at("defense", row), at("knowledge", row), at("flags", row), at("status", row), at("reason", row), at("cell_id", row), at("perturbation_id", row)]
     .filter(Boolean).join(" ").toLowerCase(),
 );
 
@@ -150,7 +150,7 @@ function rowsOf(item, index) {
   if (typeof item !== "number") return [groupRow(item, index)];
   const cells = SHOWN.map((one, place) => {
     const content = one.cell ? one.cell(item) : one.value(item);
-    const style = classOf(one, place);
+    const style = [classOf(one, place), /\S{40}/.test(one.value(item) ?? "") && "long"].filter(Boolean).join(" ");
     const children = Array.isArray(content) || content instanceof Node ? content : String(content ?? "");
     return el(place ? "td" : "th", { class: style || null, scope: place ? null : "row" }, children);
   });
