@@ -540,6 +540,18 @@ def test_the_suite_is_copied(window: Chromium, pages: dict[str, Path]) -> None:
     assert suite == (pages["made"].parent / "made" / "suite.yaml").read_text()
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_name_pushes_nothing_away(window: Chromium, tmp_path: Path, width: int) -> None:
+    outcomes = boards.classified(boards.right(60, 50), boards.right(60, 30))
+    names = {"model": "n" * 200, "perturbation": "x" * 300}
+    run = boards.write_csv(tmp_path / "long.csv", [boards.cell(outcomes, **names)])
+    write_report([run], tmp_path / "long.html")
+    window.size(width, 900)
+    window.open(tmp_path / "long.html")
+    box = "document.getElementById('table-box')"
+    assert window.run(f"return {box}.scrollWidth - {box}.clientWidth") <= 0
+
+
 @pytest.mark.parametrize("width", [718, 790])  # A4 in points of a screen, with and without margins
 def test_on_paper_nothing_is_cut_off(window: Chromium, pages: dict[str, Path], width: int) -> None:
     window.size(width, 1100)
