@@ -63,7 +63,7 @@ def paired(statistic: Statistic, first: NDArray[Any], second: NDArray[Any], fami
     """Difference of a figure of two arrays (n, ...) of the same samples, one of ``family`` tests."""
     value = _value(statistic.drawn, first, second)
     if math.isnan(value):
-        return Difference(value, math.nan, math.nan, math.nan, "permutation")
+        return Difference(value, math.nan, math.nan, math.nan, "no figure")
     return statistic.test(first, second, value, family)
 
 
@@ -72,12 +72,11 @@ def _by_parts(
     drawn: Callable[[NDArray[Any]], Drawn],
     alike: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]],
 ) -> Callable[[NDArray[Any], NDArray[Any], float, int], Difference]:
-    """A test by how much each sample moves the figure. Where ``parts`` are None, which says too little of its error,
-    and where they are the same in both rows, by swapping rows and by drawing samples again.
+    """A test by how much each sample moves the figure, or where that says too little by swapping and drawing again.
 
-    ``alike`` gives from two rows what differs in nothing but the figure, as far as can be known, so that rows can be
-    swapped. If they do differ in more, the figure of swapped rows may vary less than that of rows, so the p-value is
-    the larger one of both.
+    ``parts`` are how much each sample moves it; None, or the same in both rows, says too little. ``alike`` gives from
+    two rows what differs in nothing but the figure, as far as can be known, so that rows can be swapped. If they do
+    differ in more, the figure of swapped rows may vary less than that of rows, so the p-value is the larger of both.
     """
 
     def test(first: NDArray[Any], second: NDArray[Any], value: float, family: int) -> Difference:
@@ -87,9 +86,8 @@ def _by_parts(
             if np.abs(moved).max() > 1e-9 * np.abs(after).max():  # more than rounding
                 return paired_parts(value, moved, "influence functions")
         low, high, p = redrawn(drawn, first, second, value, family)
-        return Difference(
-            value, low, high, max(p, permuted(drawn, *alike(first, second), family)), "permutation"
-        )
+        swapped = permuted(drawn, *alike(first, second), family)
+        return Difference(value, low, high, max(p, swapped), "permutation and bootstrap")
 
     return test
 
