@@ -23,6 +23,7 @@ from advbench.evidence.curves import (
     robust_accuracy,
     shares,
 )
+from advbench.evidence.differences import IDENTICAL
 from advbench.evidence.statistics import wilson
 from advbench.values import Regression
 from advbench_attacks.bisection import Bisection
@@ -124,6 +125,11 @@ def test_a_goal_counts_what_became_wrong_on_the_way() -> None:
 
 
 # --- intervals ----------------------------------------------------------------------------------------------------
+
+
+def test_rounding_of_a_distance_moves_no_area() -> None:
+    budgets = np.random.default_rng(0).gamma(9.0, 1 / 9, 50)
+    assert area_difference(budgets, budgets * (1 + 2e-7), 2.0) == IDENTICAL
 
 
 @pytest.mark.parametrize("n", [60, 400])

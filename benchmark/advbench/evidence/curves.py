@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advbench.evidence.differences import IDENTICAL, Difference, paired_parts
-from advbench.evidence.samples import Outcomes, Row, right
+from advbench.evidence.samples import Outcomes, Row, aligned, right
 from advbench.evidence.statistics import NOTHING, Interval, wilson
 
 NORMS = ("linf", "l2", "l1", "l0")
@@ -104,6 +104,7 @@ def area(budgets: NDArray[Any], up_to: float) -> Interval:
 
 def area_difference(first: NDArray[Any], second: NDArray[Any], up_to: float) -> Difference:
     """Difference of two areas over the same samples, (n,) each: mean and standard error of the samples' differences."""
+    second = aligned(first, second)
     if np.array_equal(first, second):
         return IDENTICAL
     apart = shares(second, up_to) - shares(first, up_to)

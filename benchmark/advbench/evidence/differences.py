@@ -85,7 +85,7 @@ def hybrid(first: Interval, second: Interval) -> tuple[float, float]:
 
     With Wilson intervals it is the hybrid score interval of Newcombe 1998 (method 10,
     https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I), else that of Zou and Donner
-    2008, https://doi.org/10.1002/sim.3095. Of the same samples it is too wide.
+    2008, https://doi.org/10.1002/sim.3095. Of the same samples it is too wide. Intervals may hold arrays.
     """
     value = second.value - first.value
     low = value - np.hypot(second.value - second.low, first.high - first.value)

@@ -130,8 +130,8 @@ def _best_first(figure: str, row: Row) -> tuple[Any, ...]:
 
 
 def _ranked(board: Board, rows: Sequence[Row], figure: str, shared: dict[str, Any], mid_p: bool) -> Ranking:
-    p_values, paired = _p_values(board, rows, figure, mid_p)
     i, j = np.triu_indices(len(rows), 1)
+    p_values, paired = _p_values(board, rows, i, j, figure, mid_p)
     apart = np.array(holm(p_values)) <= LEVEL
     letters = letter_display(len(rows), zip(i[apart].tolist(), j[apart].tolist()))
     values = [row[COLUMN.get(figure, figure)] for row in rows]
@@ -142,9 +142,10 @@ def _ranked(board: Board, rows: Sequence[Row], figure: str, shared: dict[str, An
     return Ranking(figure, shared, tuple(places), paired, len(p_values), int(apart.sum()))
 
 
-def _p_values(board: Board, rows: Sequence[Row], figure: str, mid_p: bool) -> tuple[list[float], bool]:
-    """P-values of all pairs of positions, and whether they are paired. What cannot be tested has 1."""
-    i, j = np.triu_indices(len(rows), 1)
+def _p_values(
+    board: Board, rows: Sequence[Row], i: NDArray[Any], j: NDArray[Any], figure: str, mid_p: bool
+) -> tuple[list[float], bool]:
+    """P-values of pairs of positions, and whether they are paired. What cannot be tested has 1."""
     outcomes = [board.outcomes(row) for row in rows]
     known = [one for one in outcomes if one is not None]
     if len(known) < len(rows) or any(same_outcomes(known[0], one) for one in known[1:]):
@@ -174,10 +175,8 @@ def _unpaired(rows: Sequence[Row], figure: str, i: NDArray[Any], j: NDArray[Any]
 
 def _of_counts(test: Callable[[int, int], float], first: NDArray[Any], second: NDArray[Any]) -> list[float]:
     """P-values of a test of two counts, computed once where many pairs have the same ones."""
-    found: dict[tuple[int, int], float] = {}
     pairs = list(zip(first.astype(int).tolist(), second.astype(int).tolist()))
-    for pair in set(pairs):
-        found[pair] = test(*pair)
+    found = {pair: test(*pair) for pair in set(pairs)}
     return [found[pair] for pair in pairs]
 
 

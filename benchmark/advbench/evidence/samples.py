@@ -72,13 +72,18 @@ def compare_samples(
         _same(
             name, row, float(values.mean()) if statistic is None else value_of(statistic.drawn, values), file
         )
-    if statistic is not None:  # a distance that the same attack reaches in another way differs by rounding
-        second = np.where(np.isclose(first, second, rtol=ROUNDING, atol=0), first, second)
+    if statistic is not None:
+        second = aligned(first, second)
     if np.array_equal(first, second, equal_nan=True):
         return IDENTICAL
     if statistic is None:
         return paired_rates(first, second, mid_p)
     return paired(statistic, first, second, family)
+
+
+def aligned(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """The second values, or the first where they differ by `ROUNDING`: one distance may be reached in two ways."""
+    return np.where(np.isclose(first, second, rtol=ROUNDING, atol=0), first, second)
 
 
 def compare_columns(name: str, rows: tuple[Row, Row]) -> Difference:

@@ -100,10 +100,11 @@ def auroc(negative: NDArray[Any], positive: NDArray[Any]) -> float:
 
 
 def auroc_interval(value: float, negatives: int, positives: int, errors: float = Z95) -> Interval:
-    """An AUROC with its 95 % interval: all values that are less than 1.96 of their own standard ``errors`` away.
+    """An AUROC with its interval: all values that are less than ``errors`` of their own standard errors away.
 
-    The error is that of Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747, with the mean of both
-    numbers for each (Newcombe 2006, https://doi.org/10.1002/sim.2324, method 5): good for few samples and near 1.
+    A standard error is that of Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747, with the mean
+    of both numbers for each (Newcombe 2006, https://doi.org/10.1002/sim.2324, method 5): good for few samples and
+    near 1.
     """
     if math.isnan(value):
         return NOTHING

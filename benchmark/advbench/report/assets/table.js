@@ -142,15 +142,15 @@ const watcher = new IntersectionObserver(
 );
 addEventListener("beforeprint", () => more(items.length));
 
-function classOf(one, place) {
-  return [one.number && "num", place && !one.always && "secondary", one.folded && "folded", one.key === "network" && "network"].filter(Boolean).join(" ");
+function classOf(one, place, text = "") {
+  return [/\S{40}/.test(text) && "long", one.number && "num", place && !one.always && "secondary", one.folded && "folded", one.key === "network" && "network"].filter(Boolean).join(" ");
 }
 
 function rowsOf(item, index) {
   if (typeof item !== "number") return [groupRow(item, index)];
   const cells = SHOWN.map((one, place) => {
     const content = one.cell ? one.cell(item) : one.value(item);
-    const style = [classOf(one, place), /\S{40}/.test(one.value(item) ?? "") && "long"].filter(Boolean).join(" ");
+    const style = classOf(one, place, one.value(item));
     const children = Array.isArray(content) || content instanceof Node ? content : String(content ?? "");
     return el(place ? "td" : "th", { class: style || null, scope: place ? null : "row" }, children);
   });
